@@ -1,0 +1,150 @@
+//! What a message means: an [`Event`], or a [`Reject`] that says why it means nothing to us.
+//!
+//! Neither knows of tables, tokens or queues. Their values are behind [`Pii`].
+
+use std::{fmt, net::IpAddr};
+
+use zeroize::Zeroize;
+
+use crate::pii::Pii;
+
+/// One decoded message: a value for every configured column, in the columns' order. `None` is NULL.
+pub struct Event {
+    /// As many as there are columns.
+    pub values: Vec<Option<Pii<Field>>>,
+    /// How many fields of the message no column asked for; they are dropped.
+    pub unknown_fields: usize,
+}
+
+/// One value of a message: as it came, and what it means.
+pub struct Field {
+    /// The string as it came, escapes resolved and nothing trimmed; for anything but a string, its JSON text.
+    pub raw: String,
+    /// What it means.
+    pub value: Value,
+}
+
+impl Zeroize for Field {
+    fn zeroize(&mut self) {
+        self.raw.zeroize();
+        self.value = Value::Text;
+    }
+}
+
+/// What a value means, checked and canonical. Text and JSON mean just what they say: see [`Field::raw`].
+#[derive(Clone, Copy)]
+pub enum Value {
+    /// The text itself.
+    Text,
+    /// A whole number.
+    Integer(i64),
+    /// A number, as the double nearest to it.
+    Number(f64),
+    /// True or false.
+    Boolean(bool),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// Microseconds since 1970-01-01 UTC.
+    Timestamp(i64),
+    /// A UUID's sixteen bytes.
+    Uuid([u8; 16]),
+    /// An address; an IPv4 address written as IPv6 (::ffff:1.2.3.4) is the IPv4 address.
+    Ip(IpAddr),
+    /// Major, minor and patch; a part that is not there is 0.
+    Version([u32; 3]),
+    /// Any JSON.
+    Json,
+}
+
+/// A message that becomes a dead letter: why, and what can be said of whom it concerns.
+pub struct Reject {
+    /// Why.
+    pub reason: Reason,
+    /// The subject's name, where it could be read although something else was wrong.
+    pub subject: Option<Pii<String>>,
+}
+
+/// Why a message is a dead letter. The codes, and which of them wins when several fit (the first in this order), are a
+/// contract: they stand in the table and in metrics. A field is named as the configuration names it in `from`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // each is its code below; docs/… would repeat it
+pub enum Reason {
+    EmptyBody,
+    NotJson,
+    TruncatedJson,
+    TrailingData,
+    TooDeep,
+    TooLarge,
+    NotObject,
+    DuplicateKey,
+    InvalidUnicode,
+    NulCharacter,
+    NumberOutOfRange,
+    UnknownMessageType,
+    MissingField(String),
+    EmptyField(String),
+    WrongType(String),
+    FieldTooLong(String),
+    BadIp(String),
+    BadVersion(String),
+    BadDate(String),
+    BadUuid(String),
+    UnknownField,
+    /// Refused by PostgreSQL, with this SQLSTATE.
+    DbRejected(String),
+    OlderThanLedger,
+}
+
+impl Reason {
+    /// The code without the field: a closed set, fit for a metric's label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::EmptyBody => "empty_body",
+            Self::NotJson => "not_json",
+            Self::TruncatedJson => "truncated_json",
+            Self::TrailingData => "trailing_data",
+            Self::TooDeep => "too_deep",
+            Self::TooLarge => "too_large",
+            Self::NotObject => "not_object",
+            Self::DuplicateKey => "duplicate_key",
+            Self::InvalidUnicode => "invalid_unicode",
+            Self::NulCharacter => "nul_character",
+            Self::NumberOutOfRange => "number_out_of_range",
+            Self::UnknownMessageType => "unknown_message_type",
+            Self::MissingField(_) => "missing_field",
+            Self::EmptyField(_) => "empty_field",
+            Self::WrongType(_) => "wrong_type",
+            Self::FieldTooLong(_) => "field_too_long",
+            Self::BadIp(_) => "bad_ip",
+            Self::BadVersion(_) => "bad_version",
+            Self::BadDate(_) => "bad_date",
+            Self::BadUuid(_) => "bad_uuid",
+            Self::UnknownField => "unknown_field",
+            Self::DbRejected(_) => "db_rejected",
+            Self::OlderThanLedger => "older_than_ledger",
+        }
+    }
+
+    /// The field or SQLSTATE that belongs to it.
+    fn detail(&self) -> Option<&str> {
+        match self {
+            Self::MissingField(detail)
+            | Self::EmptyField(detail)
+            | Self::WrongType(detail)
+            | Self::FieldTooLong(detail)
+            | Self::BadIp(detail)
+            | Self::BadVersion(detail)
+            | Self::BadDate(detail)
+            | Self::BadUuid(detail)
+            | Self::DbRejected(detail) => Some(detail),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())?;
+        self.detail().map_or(Ok(()), |detail| write!(f, ":{detail}"))
+    }
+}

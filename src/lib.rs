@@ -1,0 +1,26 @@
+//! masq takes JSON events off an Amazon SQS queue, masks the personal data in them, and loads them into PostgreSQL:
+//! every message exactly once, nothing lost, and the originals recoverable only by whoever holds the recovery key.
+//!
+//! ARCHITECTURE.md is the map; [`pipeline`] is the program, all else serves it.
+
+pub mod pipeline;
+
+pub mod event;
+pub mod json;
+pub mod pii;
+
+pub mod queue;
+pub mod sink;
+pub mod vault;
+
+pub mod aws;
+pub mod config;
+pub mod db;
+pub mod http;
+pub mod local;
+
+pub mod backoff;
+pub mod cli;
+pub mod logging;
+pub mod metrics;
+pub mod shutdown;

@@ -1,0 +1,131 @@
+//! The left edge: where messages come from.
+//!
+//! [`Queue`] is the contract between the pipeline and a queue with Amazon SQS's promises: at least once, no order,
+//! a message is hidden while it is being worked on. [`sqs`] is Amazon SQS, [`memory`] a real queue in memory that the
+//! local server, the demo and the tests run on, [`lease`] keeps a batch hidden while a worker holds it.
+
+pub mod lease;
+pub mod memory;
+pub mod sqs;
+
+use std::{future::Future, time::Duration};
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::pii::Pii;
+
+/// What a message is known by: SQS's SentTimestamp and MessageId, both the same in every delivery of it.
+///
+/// The order (time first) is the order in which batches are written, so that two workers take the same locks in the
+/// same sequence and the ledger's index grows at its right edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// SentTimestamp: milliseconds since 1970-01-01 UTC. 0 where the server did not say or said nonsense, which is
+    /// older than any ledger and so ends as a dead letter.
+    pub sent_at: i64,
+    /// MessageId.
+    pub id: Uuid,
+}
+
+impl Key {
+    /// The key of a message. An id that is no UUID (some stand-ins for SQS) is hashed to one, with the queue's name in
+    /// the hash: the first 128 bits of SHA-256(queue name, 0, id).
+    pub fn new(queue_name: &str, message_id: &str, sent_at: i64) -> Self {
+        let id = Uuid::parse_str(message_id).unwrap_or_else(|_| {
+            let digest = Sha256::new().chain_update(queue_name).chain_update([0]).chain_update(message_id).finalize();
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&digest[..16]);
+            Uuid::from_bytes(bytes)
+        });
+        Self { sent_at: sent_at.max(0), id }
+    }
+}
+
+/// What takes a message off the queue or keeps it hidden. Every delivery of a message has its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Receipt(pub String);
+
+/// One delivery of a message.
+pub struct Message {
+    /// The same in every delivery.
+    pub key: Key,
+    /// How often it has been delivered, this time included (ApproximateReceiveCount); 1 where the server did not say.
+    pub attempt: u32,
+    /// The body as it came: bytes, since a stand-in may deliver what is no UTF-8.
+    pub body: Pii<Vec<u8>>,
+    /// This delivery's handle.
+    pub receipt: Receipt,
+}
+
+/// How much a queue holds. SQS's own figures are approximate and may lag by a minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Ready to be received.
+    pub visible: u64,
+    /// Delivered, hidden, not deleted.
+    pub in_flight: u64,
+    /// Not ready yet.
+    pub delayed: u64,
+}
+
+impl Depth {
+    /// Whether nothing at all is left.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Why a queue did not do what it was asked to, by what helps.
+#[derive(Debug, Error)]
+pub enum QueueError {
+    /// Wait and ask again: the network, a time-out, throttling, a fault of the service, a queue that does not exist yet.
+    #[error("{action}: {reason}")]
+    Unavailable {
+        /// The call, by its SQS name.
+        action: &'static str,
+        /// What happened, without any value from a message.
+        reason: String,
+        /// Whether the queue said that it does not exist.
+        missing: bool,
+    },
+    /// Somebody must change something: credentials, permissions, the address.
+    #[error("{action} was refused: {reason}")]
+    Denied {
+        /// The call, by its SQS name.
+        action: &'static str,
+        /// What the service said.
+        reason: String,
+    },
+}
+
+/// A queue with SQS's promises. A handle: cloning it is cheap, all clones are the same queue.
+///
+/// Receipts go in and out in the caller's order; an implementation sends them on in requests of at most ten, several
+/// at once. A future that is dropped may strand messages until their visibility ends: the pipeline never drops a
+/// `receive`.
+pub trait Queue: Clone + Send + Sync + 'static {
+    /// One poll: at most ten messages, hidden from others for `visibility`. Waits up to `wait` (at most 20 s) for the
+    /// first one; an empty answer is no error.
+    fn receive(
+        &self,
+        wait: Duration,
+        visibility: Duration,
+    ) -> impl Future<Output = Result<Vec<Message>, QueueError>> + Send;
+
+    /// Hides these messages for `visibility` from now; zero gives them back at once. Answers the positions in
+    /// `receipts` that could not be changed (for example because another delivery has overtaken them).
+    fn extend(
+        &self,
+        receipts: &[Receipt],
+        visibility: Duration,
+    ) -> impl Future<Output = Result<Vec<usize>, QueueError>> + Send;
+
+    /// Deletes these messages for good. Answers the positions in `receipts` that were not deleted. Deleting twice is
+    /// harmless; deleting with an old receipt may do nothing, and the message comes again.
+    fn delete(&self, receipts: &[Receipt]) -> impl Future<Output = Result<Vec<usize>, QueueError>> + Send;
+
+    /// How much is left.
+    fn depth(&self) -> impl Future<Output = Result<Depth, QueueError>> + Send;
+}

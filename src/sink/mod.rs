@@ -1,0 +1,121 @@
+//! The right edge: where outcomes go.
+//!
+//! [`Sink`] is the contract: one transaction that holds the ledger's keys, the rows and the dead letters of a stretch of
+//! a [`Batch`], or nothing. [`postgres`] is PostgreSQL, [`memory`] keeps tables in memory for tests of the pipeline.
+
+pub mod copy;
+pub mod ledger;
+pub mod memory;
+pub mod postgres;
+
+use std::{future::Future, ops::Range};
+
+use thiserror::Error;
+
+use crate::{
+    event::Reason,
+    queue::{Key, Message},
+    vault::seal::{EpochHeader, SealedBody, SubjectTag},
+};
+
+/// What masking makes of a batch of messages: an outcome for each, sorted by key, no key twice.
+///
+/// The messages stay with it, as they came, until they are settled: a row that the database refuses must still be
+/// sealed as a dead letter.
+pub struct Batch {
+    /// Sorted by key.
+    pub entries: Vec<Entry>,
+    /// The rows as tuples of COPY BINARY, one after the other, in the order of the entries.
+    pub rows: Vec<u8>,
+    /// Of the epoch under whose key the dead letters of this batch are sealed.
+    pub epoch: EpochHeader,
+}
+
+/// A message and what is to become of it.
+pub struct Entry {
+    /// The message, with the newest receipt if it came more than once.
+    pub message: Message,
+    /// Row or dead letter.
+    pub verdict: Verdict,
+}
+
+/// What a message becomes.
+pub enum Verdict {
+    /// A row of the target table.
+    Row(MaskedRow),
+    /// A dead letter.
+    Dead(DeadLetter),
+}
+
+/// A row with every value masked that is to be masked: where it stands in [`Batch::rows`].
+#[derive(Clone, Debug)]
+pub struct MaskedRow(pub Range<usize>);
+
+/// A message that did not become a row: why, and its body for whoever holds the recovery key.
+pub struct DeadLetter {
+    /// Why.
+    pub reason: Reason,
+    /// The body, sealed.
+    pub sealed: SealedBody,
+    /// Whom it concerns, where that could be read.
+    pub subject: Option<SubjectTag>,
+}
+
+impl Batch {
+    /// How many messages it holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// What became of one entry in a committed transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written now.
+    Written,
+    /// Its key was there already: an earlier delivery has an outcome, this one changes nothing.
+    Duplicate,
+}
+
+/// Why a stretch of a batch was not written, by what helps. Nothing of it is in the database, except after
+/// [`SinkError::Unavailable`], which cannot know: writing the same stretch again tells.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// Wait, then the same again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The stretch takes too long for the session's limits: halve it.
+    #[error("{0}")]
+    TooSlow(String),
+    /// A row of it is not acceptable to the table: find out which.
+    #[error("PostgreSQL refuses a row with SQLSTATE {sqlstate}{place}")]
+    Refused {
+        /// The five characters.
+        sqlstate: String,
+        /// The constraint or column, where PostgreSQL names one. Never a value.
+        place: String,
+    },
+    /// Somebody must change something first; no message is at fault.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+/// A place for outcomes.
+pub trait Sink: Send + Sync + 'static {
+    /// Writes the outcomes of these entries in one transaction, or nothing, and answers one [`Outcome`] an entry.
+    /// Writing them again changes nothing and answers [`Outcome::Duplicate`].
+    fn write(
+        &self,
+        batch: &Batch,
+        part: Range<usize>,
+    ) -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
+
+    /// The oldest SentTimestamp (milliseconds since 1970-01-01 UTC) whose keys the ledger still remembers. An entry
+    /// that is older must be a dead letter `older_than_ledger`, which is unique by its message id alone.
+    fn oldest(&self) -> i64;
+}
