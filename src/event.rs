@@ -66,8 +66,8 @@ pub struct Reject {
 
 /// Why a message is a dead letter. The codes, and which of them wins when several fit (the first in this order), are a
 /// contract: they stand in the table and in metrics. A field is named as the configuration names it in `from`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)] // each is its code below; docs/… would repeat it
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // each means what its code in `kind` says
 pub enum Reason {
     EmptyBody,
     NotJson,
@@ -96,6 +96,38 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All codes without their fields, in the order in which they win.
+    pub const KINDS: [&str; 23] = [
+        "empty_body",
+        "not_json",
+        "truncated_json",
+        "trailing_data",
+        "too_deep",
+        "too_large",
+        "not_object",
+        "duplicate_key",
+        "invalid_unicode",
+        "nul_character",
+        "number_out_of_range",
+        "unknown_message_type",
+        "missing_field",
+        "empty_field",
+        "wrong_type",
+        "field_too_long",
+        "bad_ip",
+        "bad_version",
+        "bad_date",
+        "bad_uuid",
+        "unknown_field",
+        "db_rejected",
+        "older_than_ledger",
+    ];
+
+    /// Its place in [`Reason::KINDS`]: the lower one wins.
+    pub fn rank(&self) -> usize {
+        Self::KINDS.iter().position(|&kind| kind == self.kind()).unwrap_or(Self::KINDS.len())
+    }
+
     /// The code without the field: a closed set, fit for a metric's label.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -22,6 +22,18 @@ impl<T: Zeroize> Pii<T> {
     }
 }
 
+impl Pii<Vec<u8>> {
+    /// How many bytes there are; that much may be known.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl<T: Zeroize> Drop for Pii<T> {
     fn drop(&mut self) {
         self.0.zeroize();

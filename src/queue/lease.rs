@@ -1,1 +1,87 @@
-//! (being written)
+//! Keeps a batch hidden from other workers for as long as one holds it.
+//!
+//! A lease is a courtesy, not a lock: it spares others work that would turn out to be done already. Nothing depends on
+//! it, so an extension that fails is counted and otherwise ignored.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    metrics::Metrics,
+    queue::{Message, Queue, Receipt},
+};
+
+/// Extends the visibility of what it holds at half-life, until it is dropped.
+pub struct Lease {
+    held: Arc<Mutex<Vec<Held>>>,
+    visibility: Duration,
+    keeper: JoinHandle<()>,
+}
+
+/// What one poll brought, and when its visibility is to be extended.
+struct Held {
+    receipts: Vec<Receipt>,
+    due: Instant,
+}
+
+impl Lease {
+    /// A lease on nothing yet, for messages hidden for `visibility` at a time.
+    pub fn new<Q: Queue>(queue: &Q, visibility: Duration, metrics: &Arc<Metrics>) -> Self {
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let keeper = tokio::spawn(keep(queue.clone(), Arc::clone(&held), visibility, Arc::clone(metrics)));
+        Self { held, visibility, keeper }
+    }
+
+    /// Takes on what a poll just brought.
+    pub fn hold(&self, messages: &[Message]) {
+        let receipts = messages.iter().map(|message| message.receipt.clone()).collect();
+        let due = Instant::now() + self.visibility / 2;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(Held { receipts, due });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+async fn keep<Q: Queue>(queue: Q, held: Arc<Mutex<Vec<Held>>>, visibility: Duration, metrics: Arc<Metrics>) {
+    let half_life = visibility / 2;
+    loop {
+        // What is taken on later is due later, so nothing is missed while this sleeps.
+        let next = held.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|held| held.due).min();
+        sleep_until(next.unwrap_or_else(|| Instant::now() + half_life)).await;
+
+        let now = Instant::now();
+        let due: Vec<Receipt> = {
+            let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = held.iter_mut().filter(|held| held.due <= now);
+            due.flat_map(|held| {
+                held.due = now + half_life;
+                held.receipts.clone()
+            })
+            .collect()
+        };
+        if due.is_empty() {
+            continue;
+        }
+        match queue.extend(&due, visibility).await {
+            Ok(failed) => {
+                metrics.extended.inc_by((due.len() - failed.len()) as u64);
+                metrics.extend_failures.inc_by(failed.len() as u64);
+            }
+            Err(error) => {
+                metrics.extend_failures.inc_by(due.len() as u64);
+                tracing::warn!(%error, messages = due.len(), "could not keep messages hidden; others may receive them");
+            }
+        }
+    }
+}

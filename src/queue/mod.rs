@@ -59,6 +59,13 @@ pub struct Message {
     pub receipt: Receipt,
 }
 
+impl Message {
+    /// The length of the body in bytes.
+    pub fn body_len(&self) -> u64 {
+        self.body.len() as u64
+    }
+}
+
 /// How much a queue holds. SQS's own figures are approximate and may lag by a minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {

@@ -1,1 +1,105 @@
-//! (being written)
+//! The ledger: which messages have their outcome. One unique key a message, whoever writes it first.
+//!
+//! Here are its statements and the two ways of claiming keys: COPY for messages that are new, as nearly all are, and
+//! INSERT … ON CONFLICT for batches in which some may be there already. Neither is a transaction of its own.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio_postgres::{Client, Error, types::Type};
+use uuid::Uuid;
+
+use crate::{
+    queue::Key,
+    sink::{Entry, Verdict, copy},
+};
+
+/// The ledger's outcome of a row.
+pub const ROW: i16 = 1;
+
+/// The ledger's outcome of a dead letter.
+pub const DEAD: i16 = 2;
+
+/// Claims keys of which none is there yet; one that is aborts it with SQLSTATE 23505.
+pub const COPY: &str = "COPY masq.ledger (sent_at, message_id, outcome) FROM STDIN BINARY";
+
+const CLAIM: &str = "INSERT INTO masq.ledger (sent_at, message_id, outcome) \
+     SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::int2[]) \
+     ON CONFLICT DO NOTHING RETURNING sent_at, message_id";
+
+/// The keys as tuples of COPY BINARY.
+pub fn tuples<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<u8> {
+    let mut out = copy::HEADER.to_vec();
+    for entry in entries {
+        copy::tuple(&mut out, 3);
+        copy::timestamp(&mut out, entry.message.key.sent_at * 1000);
+        copy::bytes(&mut out, entry.message.key.id.as_bytes());
+        copy::bytes(&mut out, &outcome(entry).to_be_bytes());
+    }
+    out.extend_from_slice(copy::TRAILER);
+    out
+}
+
+/// Claims those keys that are not there yet, and answers them.
+pub async fn claim(client: &Client, entries: &[&Entry]) -> Result<HashSet<Key>, Error> {
+    let sent: Vec<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key)).collect();
+    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.message.key.id).collect();
+    let outcomes: Vec<i16> = entries.iter().map(|entry| outcome(entry)).collect();
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
+        (&sent, Type::TIMESTAMPTZ_ARRAY),
+        (&ids, Type::UUID_ARRAY),
+        (&outcomes, Type::INT2_ARRAY),
+    ];
+    let rows = client.query_typed(CLAIM, &parameters).await?;
+    rows.iter().map(|row| Ok(Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? })).collect()
+}
+
+/// Makes the days of these keys that are missing although the ledger's memory reaches back to them: the message is
+/// newer than the partitions made ahead.
+pub async fn make_days(client: &Client, entries: &[&Entry]) -> Result<(), Error> {
+    let days: HashSet<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key)).collect();
+    let days: Vec<SystemTime> = days.into_iter().collect();
+    client
+        .query_typed(
+            "SELECT masq.make_partition(day) FROM (SELECT DISTINCT (sent AT TIME ZONE 'UTC')::date AS day \
+             FROM unnest($1::timestamptz[]) AS sent ORDER BY 1) AS days",
+            &[(&days, Type::TIMESTAMPTZ_ARRAY)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Makes partitions ahead and drops what is older than `retention`. Answers the oldest SentTimestamp that the ledger
+/// remembers, in milliseconds since 1970-01-01 UTC.
+pub async fn keep_partitions(client: &Client, retention: Duration) -> Result<i64, Error> {
+    let seconds = retention.as_secs_f64();
+    let row = client
+        .query_typed("SELECT masq.keep_partitions(make_interval(secs => $1))", &[(&seconds, Type::FLOAT8)])
+        .await?;
+    row.first().map_or(Ok(0), |row| row.try_get(0).map(millis))
+}
+
+/// The oldest SentTimestamp that the ledger remembers.
+pub async fn oldest(client: &Client) -> Result<i64, Error> {
+    let row = client.query_typed("SELECT masq.ledger_oldest()", &[]).await?;
+    row.first().map_or(Ok(0), |row| row.try_get(0).map(millis))
+}
+
+fn outcome(entry: &Entry) -> i16 {
+    match entry.verdict {
+        Verdict::Row(_) => ROW,
+        Verdict::Dead(_) => DEAD,
+    }
+}
+
+/// A key's moment as the driver takes it. Keys are never negative.
+pub fn time_of(key: Key) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(key.sent_at.unsigned_abs())
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

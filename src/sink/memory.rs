@@ -1,1 +1,136 @@
-//! (being written)
+//! A sink in memory, with the same promises as PostgreSQL: all of a stretch or nothing, each key once.
+//!
+//! It is what the tests of the pipeline look into. It takes its errors from a script, in order, so that a test says what
+//! goes wrong and when.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    event::Reason,
+    queue::Key,
+    sink::{Batch, Outcome, Sink, SinkError, Verdict},
+};
+
+/// What a message became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// The row, as its tuple of COPY BINARY.
+    Row(Vec<u8>),
+    /// The dead letter's reason.
+    Dead(Reason),
+}
+
+/// What the sink does instead of what it is asked to.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// Nothing is written.
+    Down,
+    /// All is written, and the answer is lost on its way.
+    AnswerLost,
+    /// Somebody must mend the table first.
+    Misconfigured,
+}
+
+/// A handle on the tables; all clones are the same tables.
+#[derive(Clone, Default)]
+pub struct MemorySink {
+    tables: Arc<Mutex<Tables>>,
+}
+
+#[derive(Default)]
+struct Tables {
+    outcomes: BTreeMap<Key, Stored>,
+    faults: VecDeque<Fault>,
+    refuse: Option<Vec<u8>>,
+    oldest: i64,
+    transactions: usize,
+}
+
+impl MemorySink {
+    /// Empty tables.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What went wrong next, and after that.
+    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.tables().faults.extend(faults);
+    }
+
+    /// Refuses every row that contains these bytes, as a constraint would.
+    pub fn refuse(&self, bytes: &[u8]) {
+        self.tables().refuse = Some(bytes.to_vec());
+    }
+
+    /// Forgets what was sent before, in milliseconds since 1970-01-01 UTC.
+    pub fn forget_before(&self, oldest: i64) {
+        self.tables().oldest = oldest;
+    }
+
+    /// All outcomes, by key.
+    pub fn outcomes(&self) -> BTreeMap<Key, Stored> {
+        self.tables().outcomes.clone()
+    }
+
+    /// How many transactions were tried.
+    pub fn transactions(&self) -> usize {
+        self.tables().transactions
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
+        let stored: Vec<(Key, Stored)> = batch.entries[part]
+            .iter()
+            .map(|entry| {
+                let stored = match &entry.verdict {
+                    Verdict::Row(row) => Stored::Row(batch.rows[row.0.clone()].to_vec()),
+                    Verdict::Dead(dead) => Stored::Dead(dead.reason.clone()),
+                };
+                (entry.message.key, stored)
+            })
+            .collect();
+        let refuses = |stored: &Stored| match (stored, &self.refuse) {
+            (Stored::Row(row), Some(bytes)) => row.windows(bytes.len()).any(|window| window == bytes),
+            _ => false,
+        };
+        if stored.iter().any(|(key, stored)| !self.outcomes.contains_key(key) && refuses(stored)) {
+            return Err(SinkError::Refused { sqlstate: "23514".to_owned(), place: String::new() });
+        }
+        let mut outcomes = Vec::with_capacity(stored.len());
+        for (key, stored) in stored {
+            let is_new = !self.outcomes.contains_key(&key);
+            self.outcomes.entry(key).or_insert(stored);
+            outcomes.push(if is_new { Outcome::Written } else { Outcome::Duplicate });
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Sink for MemorySink {
+    async fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
+        let mut tables = self.tables();
+        tables.transactions += 1;
+        match tables.faults.pop_front() {
+            None => tables.write(batch, part),
+            Some(Fault::Down) => Err(SinkError::Unavailable("the database is away".to_owned())),
+            Some(Fault::Misconfigured) => Err(SinkError::Misconfigured("a column is missing".to_owned())),
+            Some(Fault::AnswerLost) => {
+                tables.write(batch, part)?;
+                Err(SinkError::Unavailable("the answer to COMMIT was lost".to_owned()))
+            }
+        }
+    }
+
+    fn oldest(&self) -> i64 {
+        self.tables().oldest
+    }
+}

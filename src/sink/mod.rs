@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::{
     event::Reason,
-    queue::{Key, Message},
+    queue::Message,
     vault::seal::{EpochHeader, SealedBody, SubjectTag},
 };
 
@@ -25,6 +25,8 @@ use crate::{
 pub struct Batch {
     /// Sorted by key.
     pub entries: Vec<Entry>,
+    /// Deliveries left out because a newer delivery of the same message is in this batch.
+    pub doubles: usize,
     /// The rows as tuples of COPY BINARY, one after the other, in the order of the entries.
     pub rows: Vec<u8>,
     /// Of the epoch under whose key the dead letters of this batch are sealed.
@@ -106,11 +108,13 @@ pub enum SinkError {
 }
 
 /// A place for outcomes.
-pub trait Sink: Send + Sync + 'static {
+///
+/// Every worker has a sink of its own.
+pub trait Sink: Send + 'static {
     /// Writes the outcomes of these entries in one transaction, or nothing, and answers one [`Outcome`] an entry.
     /// Writing them again changes nothing and answers [`Outcome::Duplicate`].
     fn write(
-        &self,
+        &mut self,
         batch: &Batch,
         part: Range<usize>,
     ) -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;

@@ -1,1 +1,385 @@
-//! (being written)
+//! PostgreSQL as a sink: the ledger's keys, the rows and the dead letters of a stretch of a batch in one transaction.
+//!
+//! The fast way copies all of them and is aborted as a whole by a key that is there already. The safe way asks the
+//! ledger which keys are new and copies only those; it is taken for a while after an aborted copy and wherever a message
+//! has been delivered before, since an aborted copy leaves dead tuples behind.
+//! What an error means for the caller is decided in `db::sqlstate`; the driver is not named outside `db/`, `sink/` and
+//! `vault/`.
+
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio_postgres::{Error, Statement, types::Type};
+
+use crate::{
+    db::{
+        Connector, Session,
+        catalog::{Table, quote_ident},
+        sqlstate::{self, Remedy},
+    },
+    event::Reason,
+    queue::Key,
+    sink::{Batch, DeadLetter, Entry, Outcome, Sink, SinkError, Verdict, copy, ledger},
+};
+
+/// For how many batches the safe way is taken after a copy was aborted. More would pay its price (about 1.5 times the
+/// server's work) for longer; fewer would risk another aborted copy while redeliveries are still coming.
+const SAFE_BATCHES: u32 = 16;
+
+/// How often partitions are made and pruned.
+const PARTITION_UPKEEP: Duration = Duration::from_secs(3600);
+
+/// What a worker's sink writes to.
+pub struct Target {
+    /// How a session is opened.
+    pub connector: Connector,
+    /// The target table as the catalogue describes it.
+    pub table: Table,
+    /// The columns that are written, in the configuration's order.
+    pub columns: Vec<String>,
+    /// How long the ledger remembers.
+    pub retention: Duration,
+    /// The queue's name, for the dead letters.
+    pub queue: String,
+}
+
+/// One worker's sink, with at most one session.
+pub struct PostgresSink {
+    target: Arc<Target>,
+    open: Option<Open>,
+    oldest: i64,
+    safe_batches: u32,
+    epoch: Option<uuid::Uuid>,
+}
+
+/// A session and the statements prepared on it.
+struct Open {
+    session: Session,
+    copy_ledger: Statement,
+    copy_rows: Statement,
+    kept_at: Instant,
+}
+
+type Written = Result<Vec<Outcome>, WriteError>;
+
+enum WriteError {
+    /// PostgreSQL or the driver said no.
+    Database(Error),
+    /// The COMMIT went through here but may not have reached the standby that it should have waited for.
+    NotReplicated,
+    /// The table took fewer rows than it was given.
+    RowsVanished,
+    /// There is no session.
+    Unreachable(SinkError),
+}
+
+impl From<Error> for WriteError {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl PostgresSink {
+    /// A sink without a session yet. `oldest`: what the ledger remembers, as the start-up found it.
+    pub fn new(target: Arc<Target>, oldest: i64) -> Self {
+        Self { target, open: None, oldest, safe_batches: 0, epoch: None }
+    }
+
+    async fn open(&mut self) -> Result<&mut Open, SinkError> {
+        if self.open.as_ref().is_some_and(|open| open.session.is_closed()) {
+            self.open = None;
+        }
+        if self.open.is_none() {
+            let session = self.target.connector.connect().await.map_err(SinkError::from)?;
+            let prepared = async {
+                let copy_ledger = session.prepare(ledger::COPY).await?;
+                let copy_rows = session.prepare(&copy_rows(&self.target)).await?;
+                let oldest = ledger::keep_partitions(&session, self.target.retention).await?;
+                Ok::<_, Error>((copy_ledger, copy_rows, oldest))
+            };
+            let (copy_ledger, copy_rows, oldest) = prepared.await.map_err(|error| self.explain(&error))?;
+            self.oldest = oldest;
+            self.open = Some(Open { session, copy_ledger, copy_rows, kept_at: Instant::now() });
+        }
+        self.open.as_mut().ok_or_else(|| SinkError::Unavailable("the session is gone".to_owned()))
+    }
+
+    /// Partitions are looked after by whichever worker finds that it is time.
+    async fn keep_partitions(&mut self) -> Result<(), SinkError> {
+        let retention = self.target.retention;
+        let open = self.open().await?;
+        if open.kept_at.elapsed() < PARTITION_UPKEEP {
+            return Ok(());
+        }
+        open.kept_at = Instant::now();
+        let oldest = ledger::keep_partitions(&open.session, retention).await;
+        self.oldest = oldest.map_err(|error| self.explain(&error))?;
+        Ok(())
+    }
+
+    /// The header of an epoch is durable before anything sealed under its key is.
+    async fn keep_epoch(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        if self.epoch == Some(batch.epoch.id) {
+            return Ok(());
+        }
+        let header = &batch.epoch;
+        let started = ledger::time_of(Key { sent_at: header.started_at, id: header.id });
+        let insert = "INSERT INTO masq.epochs (id, started_at, recipient, wrapped) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT DO NOTHING";
+        let recipient = header.recipient.as_slice();
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
+            (&header.id, Type::UUID),
+            (&started, Type::TIMESTAMPTZ),
+            (&recipient, Type::BYTEA),
+            (&header.wrapped, Type::BYTEA),
+        ];
+        let done = self.open().await?.session.execute_typed(insert, &parameters).await;
+        done.map_err(|error| self.explain(&error))?;
+        self.epoch = Some(header.id);
+        Ok(())
+    }
+
+    /// What the caller can do about an error. A session whose state is unknown is not used again.
+    fn explain(&mut self, error: &Error) -> SinkError {
+        let text = sqlstate::describe(error);
+        let written: HashSet<&str> = self.target.columns.iter().map(String::as_str).collect();
+        match sqlstate::remedy(error, &self.target.table.name, &written) {
+            Remedy::Isolate => SinkError::Refused {
+                sqlstate: error.code().map_or_else(String::new, |code| code.code().to_owned()),
+                place: sqlstate::place(error),
+            },
+            Remedy::Halve => SinkError::TooSlow(text),
+            Remedy::Stop => {
+                self.open = None;
+                SinkError::Misconfigured(text)
+            }
+            Remedy::Wait | Remedy::Pause => {
+                self.open = None;
+                SinkError::Unavailable(text)
+            }
+        }
+    }
+}
+
+impl Sink for PostgresSink {
+    async fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
+        self.keep_partitions().await?;
+        let entries = &batch.entries[part];
+        if entries.iter().any(|entry| matches!(entry.verdict, Verdict::Dead(_))) {
+            self.keep_epoch(batch).await?;
+        }
+        let redelivered = entries.iter().any(|entry| entry.message.attempt > 1);
+        if self.safe_batches == 0 && !redelivered {
+            match self.write_with(batch, entries, Way::Fast).await {
+                Err(WriteError::Database(error)) if is_known_key(&error) => self.safe_batches = SAFE_BATCHES,
+                written => return self.settle(written, entries).await,
+            }
+        }
+        self.safe_batches = self.safe_batches.saturating_sub(1);
+        let written = self.write_with(batch, entries, Way::Safe).await;
+        self.settle(written, entries).await
+    }
+
+    fn oldest(&self) -> i64 {
+        self.oldest
+    }
+}
+
+/// How a transaction claims its keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Fast,
+    Safe,
+}
+
+impl PostgresSink {
+    async fn write_with(&mut self, batch: &Batch, entries: &[Entry], way: Way) -> Written {
+        let target = Arc::clone(&self.target);
+        let open = self.open().await.map_err(WriteError::Unreachable)?;
+        open.session.batch_execute("BEGIN").await?;
+        let done = match way {
+            Way::Fast => open.copy_all(&target, batch, entries).await,
+            Way::Safe => open.copy_new(&target, batch, entries).await,
+        };
+        match done {
+            Ok(outcomes) => open.commit().await.map(|()| outcomes),
+            Err(error) => {
+                // If even this fails the session is lost, and with it the transaction.
+                if open.session.batch_execute("ROLLBACK").await.is_err() {
+                    self.open = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn settle(&mut self, written: Written, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
+        match written {
+            Ok(outcomes) => Ok(outcomes),
+            Err(WriteError::NotReplicated) => {
+                self.open = None;
+                Err(SinkError::Unavailable("the commit was not confirmed by the synchronous standby".to_owned()))
+            }
+            Err(WriteError::Unreachable(error)) => Err(error),
+            Err(WriteError::RowsVanished) => Err(SinkError::Misconfigured(format!(
+                "a trigger or rule on {} drops rows that are written to it; masq cannot call them loaded",
+                self.target.table.name
+            ))),
+            Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,
+            Err(WriteError::Database(error)) => Err(self.explain(&error)),
+        }
+    }
+
+    /// A day's partition is not there: make it, or learn that the ledger's memory begins later. Then try again.
+    async fn find_day(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
+        let keyed: Vec<&Entry> = entries.iter().filter(|entry| !is_late(entry)).collect();
+        let open = self.open().await?;
+        let found = async {
+            ledger::make_days(&open.session, &keyed).await?;
+            ledger::oldest(&open.session).await
+        };
+        self.oldest = found.await.map_err(|error| self.explain(&error))?;
+        Err(SinkError::Unavailable("a partition of the ledger was missing".to_owned()))
+    }
+}
+
+impl Open {
+    /// Claims every key and copies every row; a key that is there already aborts all.
+    async fn copy_all(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Written {
+        let keyed = || entries.iter().filter(|entry| !is_late(entry));
+        self.copy(&self.copy_ledger, ledger::tuples(keyed())).await?;
+        self.write_rows(batch, entries).await?;
+        self.write_dead(target, batch.epoch.id, keyed()).await?;
+        let late = self.write_dead(target, batch.epoch.id, entries.iter().filter(|entry| is_late(entry))).await?;
+        Ok(entries.iter().map(|entry| outcome(!is_late(entry) || late.contains(&entry.message.key))).collect())
+    }
+
+    /// Claims the keys that are new and writes what belongs to them.
+    async fn copy_new(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Written {
+        let keyed: Vec<&Entry> = entries.iter().filter(|entry| !is_late(entry)).collect();
+        let new = ledger::claim(&self.session, &keyed).await?;
+        let is_new = |entry: &&Entry| new.contains(&entry.message.key);
+        self.write_rows(batch, entries.iter().filter(is_new)).await?;
+        self.write_dead(target, batch.epoch.id, entries.iter().filter(is_new)).await?;
+        let late = self.write_dead(target, batch.epoch.id, entries.iter().filter(|entry| is_late(entry))).await?;
+        if new.len() < keyed.len() {
+            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
+            // earlier transaction yet.
+            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
+        }
+        Ok(entries.iter().map(|entry| outcome(is_new(&entry) || late.contains(&entry.message.key))).collect())
+    }
+
+    async fn write_rows<'a>(
+        &self,
+        batch: &Batch,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<(), WriteError> {
+        let mut tuples = Vec::with_capacity(copy::HEADER.len() + batch.rows.len() + copy::TRAILER.len());
+        tuples.extend_from_slice(copy::HEADER);
+        let mut rows = 0;
+        for entry in entries {
+            if let Verdict::Row(row) = &entry.verdict {
+                tuples.extend_from_slice(&batch.rows[row.0.clone()]);
+                rows += 1;
+            }
+        }
+        if rows == 0 {
+            return Ok(());
+        }
+        tuples.extend_from_slice(copy::TRAILER);
+        let copied = self.copy(&self.copy_rows, tuples).await?;
+        if copied == rows { Ok(()) } else { Err(WriteError::RowsVanished) }
+    }
+
+    async fn copy(&self, statement: &Statement, tuples: Vec<u8>) -> Result<u64, Error> {
+        let sink = self.session.copy_in(statement).await?;
+        let mut sink = std::pin::pin!(sink);
+        sink.send(Bytes::from(tuples)).await?;
+        sink.finish().await
+    }
+
+    /// Writes the dead letters among these entries and answers the keys of those that were not there yet.
+    async fn write_dead<'a>(
+        &self,
+        target: &Target,
+        epoch: uuid::Uuid,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> Result<HashSet<Key>, Error> {
+        const INSERT: &str = "INSERT INTO masq.dead_letters \
+             (sent_at, message_id, reason, queue, receive_count, body_bytes, epoch, sealed, subject_tag) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
+        let mut written = HashSet::new();
+        for entry in entries {
+            let Verdict::Dead(DeadLetter { reason, sealed, subject }) = &entry.verdict else { continue };
+            let key = entry.message.key;
+            let (sent, reason) = (ledger::time_of(key), reason.to_string());
+            let attempt = i32::try_from(entry.message.attempt).unwrap_or(i32::MAX);
+            let length = i32::try_from(entry.message.body_len()).unwrap_or(i32::MAX);
+            let subject = subject.as_ref().map(|tag| tag.0.as_slice());
+            let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 9] = [
+                (&sent, Type::TIMESTAMPTZ),
+                (&key.id, Type::UUID),
+                (&reason, Type::TEXT),
+                (&target.queue, Type::TEXT),
+                (&attempt, Type::INT4),
+                (&length, Type::INT4),
+                (&epoch, Type::UUID),
+                (&sealed.0, Type::BYTEA),
+                (&subject, Type::BYTEA),
+            ];
+            if self.session.execute_typed(INSERT, &parameters).await? == 1 {
+                written.insert(key);
+            }
+        }
+        Ok(written)
+    }
+
+    async fn commit(&mut self) -> Result<(), WriteError> {
+        let before = self.session.warnings();
+        self.session.batch_execute("COMMIT").await?;
+        if self.session.warnings() == before { Ok(()) } else { Err(WriteError::NotReplicated) }
+    }
+}
+
+fn outcome(written: bool) -> Outcome {
+    if written { Outcome::Written } else { Outcome::Duplicate }
+}
+
+/// Whether a message is older than the ledger and so has no key there.
+fn is_late(entry: &Entry) -> bool {
+    matches!(&entry.verdict, Verdict::Dead(dead) if dead.reason == Reason::OlderThanLedger)
+}
+
+/// A key of the ledger's is there already. The same SQLSTATE from the target table is a row that it refuses.
+fn is_known_key(error: &Error) -> bool {
+    is_of_ledger(error, "23505")
+}
+
+fn is_missing_partition(error: &Error) -> bool {
+    is_of_ledger(error, "23514")
+}
+
+fn is_of_ledger(error: &Error, sqlstate: &str) -> bool {
+    error.as_db_error().is_some_and(|error| {
+        error.code().code() == sqlstate
+            && error.schema() == Some("masq")
+            && error.table().is_some_and(|table| table.starts_with("ledger"))
+    })
+}
+
+fn copy_rows(target: &Target) -> String {
+    let columns: Vec<String> = target.columns.iter().map(|name| quote_ident(name)).collect();
+    format!(
+        "COPY {}.{} ({}) FROM STDIN BINARY",
+        quote_ident(&target.table.schema),
+        quote_ident(&target.table.name),
+        columns.join(", ")
+    )
+}

@@ -1,0 +1,199 @@
+//! Step 2: a body becomes an [`Event`], or a [`Reject`] that says why not. Pure, and it never fails.
+//!
+//! The body is judged whole before a field is looked at, so a fault in a field that nobody asked for counts too. Which
+//! reason wins when several fit is fixed: the first in [`Reason::KINDS`], and of two alike the one of the earlier column.
+//! What a single value means is in [`value`].
+
+mod value;
+
+use std::collections::HashSet;
+
+pub use value::Limits;
+
+use crate::{
+    config::{Column, Default, Meaning, OnInvalid, UnknownFields},
+    event::{Event, Field, Reason, Reject, Value},
+    json::{At, Document, Fault, Json},
+    pii::Pii,
+    queue::Message,
+};
+
+/// The largest body that is read, in bytes: SQS's own limit for a message.
+pub const MAX_BODY: usize = 1_048_576;
+
+/// A message and what it means.
+pub struct Decoded {
+    /// As it came.
+    pub message: Message,
+    /// What it means, or why it means nothing.
+    pub meaning: Result<Event, Reject>,
+}
+
+/// Knows the columns: where their values stand in a message, what they mean, what the table can hold.
+pub struct Decoder {
+    columns: Vec<Column>,
+    limits: Vec<Limits>,
+    known: HashSet<String>,
+    unknown_fields: UnknownFields,
+}
+
+/// Reads every message; the order stays.
+pub fn decode(messages: Vec<Message>, decoder: &Decoder) -> Vec<Decoded> {
+    messages
+        .into_iter()
+        .map(|message| {
+            let meaning = decoder.read(&message);
+            Decoded { message, meaning }
+        })
+        .collect()
+}
+
+impl Decoder {
+    /// `limits`: what the table's column can hold, one for each column.
+    pub fn new(columns: Vec<Column>, limits: Vec<Limits>, unknown_fields: UnknownFields) -> Self {
+        let known = columns.iter().filter_map(|column| column.from.segments.first().cloned()).collect();
+        Self { columns, limits, known, unknown_fields }
+    }
+
+    /// Whom a message concerns, as far as its body can be read at all.
+    pub fn subject(&self, message: &Message) -> Option<Pii<String>> {
+        let text = std::str::from_utf8(message.body.expose()).ok()?;
+        self.find_subject(&Document::parse(text).ok()?)
+    }
+
+    fn read(&self, message: &Message) -> Result<Event, Reject> {
+        let document = parse(message.body.expose()).map_err(|reason| Reject { reason, subject: None })?;
+        self.read_object(&document, message.key.sent_at)
+            .map_err(|reason| Reject { reason, subject: self.find_subject(&document) })
+    }
+
+    fn read_object(&self, document: &Document, sent_at: i64) -> Result<Event, Reason> {
+        if document.value(Document::ROOT) != Json::Object {
+            return Err(Reason::NotObject);
+        }
+        if let Some(fault) = document.fault() {
+            return Err(reason_of(fault));
+        }
+        let found: Vec<Result<Option<At>, Reason>> =
+            self.columns.iter().map(|column| find(document, column)).collect();
+        if found.iter().all(|found| matches!(found, Ok(None))) {
+            return Err(Reason::UnknownMessageType);
+        }
+
+        let mut values = Vec::with_capacity(self.columns.len());
+        let mut worst: Option<Reason> = None;
+        for ((column, limits), found) in self.columns.iter().zip(&self.limits).zip(found) {
+            match found.and_then(|at| read_field(document, at, column, limits, sent_at)) {
+                Ok(field) => values.push(field.map(Pii::new)),
+                Err(reason) if worst.as_ref().is_none_or(|worst| reason.rank() < worst.rank()) => worst = Some(reason),
+                Err(_) => {}
+            }
+        }
+        let unknown_fields = self.count_unknown(document);
+        match worst {
+            Some(reason) => Err(reason),
+            None if unknown_fields > 0 && self.unknown_fields == UnknownFields::Reject => Err(Reason::UnknownField),
+            None => Ok(Event { values, unknown_fields }),
+        }
+    }
+
+    fn count_unknown(&self, document: &Document) -> usize {
+        let is_known = |at: At| match document.value(at) {
+            Json::String(name) => self.known.contains(name.as_ref()),
+            _ => false,
+        };
+        document.members(Document::ROOT).filter(|&(name, _)| !is_known(name)).count()
+    }
+
+    fn find_subject(&self, document: &Document) -> Option<Pii<String>> {
+        let column = self.columns.iter().find(|column| column.subject)?;
+        match document.value(find(document, column).ok()??) {
+            Json::String(name) if !name.is_empty() => Some(Pii::new(name.into_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// Judges the form of a body.
+fn parse(body: &[u8]) -> Result<Document<'_>, Reason> {
+    let text = std::str::from_utf8(body).map_err(|_not_utf8| Reason::InvalidUnicode)?;
+    let document = Document::parse(text).map_err(reason_of)?;
+    if body.len() > MAX_BODY { Err(Reason::TooLarge) } else { Ok(document) }
+}
+
+fn reason_of(fault: Fault) -> Reason {
+    match fault {
+        Fault::Empty => Reason::EmptyBody,
+        Fault::Syntax => Reason::NotJson,
+        Fault::Truncated => Reason::TruncatedJson,
+        Fault::Trailing => Reason::TrailingData,
+        Fault::TooDeep => Reason::TooDeep,
+        Fault::DuplicateKey => Reason::DuplicateKey,
+        Fault::LoneSurrogate => Reason::InvalidUnicode,
+        Fault::Nul => Reason::NulCharacter,
+        Fault::NumberOutOfRange => Reason::NumberOutOfRange,
+    }
+}
+
+/// Follows a column's path. A parent that is missing or null means that there is no value; a parent of another type is
+/// a wrong type.
+fn find(document: &Document, column: &Column) -> Result<Option<At>, Reason> {
+    let mut at = Document::ROOT;
+    for segment in &column.from.segments {
+        let next = match document.value(at) {
+            Json::Object => document.member(at, segment),
+            Json::Array if column.from.pointer => segment.parse().ok().and_then(|index| document.element(at, index)),
+            Json::Null => None,
+            _ => return Err(Reason::WrongType(column.from.text.clone())),
+        };
+        let Some(next) = next else { return Ok(None) };
+        at = next;
+    }
+    Ok(Some(at))
+}
+
+/// The value of one column, its default, NULL, or what is wrong with it.
+fn read_field(
+    document: &Document,
+    at: Option<At>,
+    column: &Column,
+    limits: &Limits,
+    sent_at: i64,
+) -> Result<Option<Field>, Reason> {
+    let missing = match at.map(|at| document.value(at)) {
+        None | Some(Json::Null) => Some(Reason::MissingField(column.from.text.clone())),
+        Some(Json::String(text)) if text.is_empty() => Some(Reason::EmptyField(column.from.text.clone())),
+        Some(_) => None,
+    };
+    match (missing, at) {
+        (Some(reason), _) if column.required => Err(reason),
+        (Some(_), _) | (None, None) => Ok(stand_in(column, sent_at)),
+        (None, Some(at)) => match value::read(document, at, column, limits) {
+            Ok(field) => Ok(Some(field)),
+            Err(_) if column.on_invalid == OnInvalid::Null && !column.required => Ok(None),
+            Err(reason) => Err(reason),
+        },
+    }
+}
+
+/// What stands in for a value that is not there.
+fn stand_in(column: &Column, sent_at: i64) -> Option<Field> {
+    const DAY_MS: i64 = 86_400_000;
+    match column.default.as_ref()? {
+        Default::Literal(literal) => {
+            let text = literal.to_string();
+            let document = Document::parse(&text).ok()?;
+            value::read(&document, Document::ROOT, column, &Limits::NONE).ok()
+        }
+        // A column that means text gets the text of the day or moment, so that it is stored as one reads it.
+        Default::SentDate => {
+            let day = i32::try_from(sent_at.div_euclid(DAY_MS)).ok()?;
+            let value = if column.meaning == Meaning::Text { Value::Text } else { Value::Date(day) };
+            Some(Field { raw: value::date_text(day)?, value })
+        }
+        Default::SentAt => {
+            let value = if column.meaning == Meaning::Text { Value::Text } else { Value::Timestamp(sent_at * 1000) };
+            Some(Field { raw: value::timestamp_text(sent_at)?, value })
+        }
+    }
+}
