@@ -178,7 +178,10 @@ impl<'a> Draft<'a> {
             }
             None if meaning.fits(column_type) => {}
             None if said => self.complain("as", &format!("= \"{meaning}\" cannot be stored in {column_type}")),
-            None => self.complain("type", &format!("{column_type} holds tokens alone; use text, or add mask = \"hmac\"")),
+            None => {
+                let message = format!("{column_type} holds tokens alone; use text, or add mask = \"hmac\"");
+                self.complain("type", &message);
+            }
         }
     }
 
@@ -194,7 +197,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn default(&mut self, meaning: Option<Meaning>, column_type: Option<ColumnType>, mask: Option<&Mask>) -> Option<Default> {
+    fn default(
+        &mut self,
+        meaning: Option<Meaning>,
+        column_type: Option<ColumnType>,
+        mask: Option<&Mask>,
+    ) -> Option<Default> {
         let Some(Checked::Literal(literal)) = self.values.get("default").cloned() else { return None };
         let default = match literal.as_str() {
             Some("sent_date") => Default::SentDate,
@@ -203,13 +211,17 @@ impl<'a> Draft<'a> {
         };
         if let Some(meaning) = meaning.filter(|meaning| !stands_for(&default, *meaning)) {
             let message = match &default {
-                Default::SentDate => format!("= \"sent_date\" is for text, dates and timestamps, not for \"{meaning}\""),
+                Default::SentDate => {
+                    format!("= \"sent_date\" is for text, dates and timestamps, not for \"{meaning}\"")
+                }
                 Default::SentAt => format!("= \"sent_at\" is for text and timestamps, not for \"{meaning}\""),
                 Default::Literal(_) => format!("must be {}, as the column's values are", literals(meaning)),
             };
             self.complain("default", &message);
         }
-        if let (Default::Literal(literal), None, Some(length)) = (&default, mask, column_type.and_then(ColumnType::length)) {
+        if let (Default::Literal(literal), None, Some(length)) =
+            (&default, mask, column_type.and_then(ColumnType::length))
+        {
             let characters = literal.as_str().map_or(0, |text| text.chars().count());
             if characters > length as usize {
                 self.complain("default", &format!("has {characters} characters, more than the column holds"));

@@ -58,7 +58,6 @@ pub(super) const HOUR: i64 = 60 * MINUTE;
 pub(super) const DAY: i64 = 24 * HOUR;
 pub(super) const MIB: i64 = 1024 * 1024;
 
-
 /// Units of time in milliseconds, the longest first.
 const TIME: &[(&str, i64)] = &[("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1)];
 /// Units of memory in bytes, the largest first.

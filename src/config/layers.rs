@@ -1,6 +1,6 @@
 //! Layers of settings, the later over the earlier: default, file, environment and flags.
 //!
-//! A layer's value that is not what its setting may be is complained of and leaves the earlier one in its place, so that
+//! A value that is not what its setting may be is complained of and leaves the earlier one in its place, so that
 //! everything after it can still be checked.
 
 use std::collections::BTreeMap;

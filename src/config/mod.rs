@@ -366,3 +366,8 @@ pub enum UnknownFields {
     Drop,
     Reject,
 }
+
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod tests;

@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn keys_keep_the_order_and_the_line_in_which_they_were_written() {
-        let entries = read("f", "z = 1\n[m]\nq.b = 2\nq.a = 3\n[b.y]\n[a]\nü = 0x1_0\n").unwrap();
+        let entries = read("f", "z = 1\n[m]\nq.b = 2\nq.a = 3\n[b.y]\n[a]\n\"ü\" = 0x1_0\n").unwrap();
         assert_eq!(keys(&entries), ["z", "m", "b", "a"]);
         let Value::Table(m) = &entries[1].value else { panic!("[m] is a table") };
         let Value::Table(q) = &m[0].value else { panic!("q is a table") };

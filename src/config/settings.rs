@@ -3,9 +3,11 @@
 //! From this table come the reading of a file, its complaints and the JSON Schema. Defaults are not here: they stand in
 //! `default.toml`, which is read before the user's file.
 
+pub use super::kind::Kind;
+
 use super::{
     Meaning,
-    kind::{DAY, HOUR, Kind, MIB, MINUTE, SECOND},
+    kind::{DAY, HOUR, MIB, MINUTE, SECOND},
 };
 
 /// A table of the file, or its top.
@@ -34,7 +36,11 @@ pub const SECTIONS: &[Section] = &[
         name: "",
         about: "Settings that stand above the first section.",
         settings: &[
-            setting("unknown_fields", Kind::Word(&["drop", "reject"]), "What becomes of fields that no column asks for."),
+            setting(
+                "unknown_fields",
+                Kind::Word(&["drop", "reject"]),
+                "What becomes of fields that no column asks for.",
+            ),
             setting("accept_reversible_masks", Kind::Flag, "Allows mask = \"sha256\", which can be undone by trying."),
         ],
     },

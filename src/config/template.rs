@@ -6,7 +6,8 @@ pub const DEFAULT: &str = include_str!("default.toml");
 
 /// The built-in configuration with these values in place of the examples. What is `None` stays a comment.
 pub fn template(queue_url: Option<&str>, database_url: Option<&str>, keys_dir: &str) -> String {
-    let values = [("[queue]", "url", queue_url), ("[database]", "url", database_url), ("[keys]", "dir", Some(keys_dir))];
+    let values =
+        [("[queue]", "url", queue_url), ("[database]", "url", database_url), ("[keys]", "dir", Some(keys_dir))];
     let mut text = String::with_capacity(DEFAULT.len());
     let mut section = "";
     for line in DEFAULT.lines() {
