@@ -36,7 +36,7 @@ pub enum Kind {
 }
 
 /// A value that is what its setting may be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) enum Checked {
     /// Text, a URL, a name, an address, a word.
     Text(String),

@@ -23,7 +23,8 @@ pub use template::template;
 use layers::{Layers, Values};
 
 /// What a configuration is made of. A flag or variable beats the file, which beats the built-in default.
-#[derive(Clone, Debug, Default)]
+/// Without `Debug`, since both may hold a password.
+#[derive(Clone, Default)]
 pub struct Sources<'a> {
     /// The user's file, if there is one: its name, as complaints give it, and its text.
     pub file: Option<(&'a str, &'a str)>,
@@ -32,7 +33,7 @@ pub struct Sources<'a> {
 }
 
 /// Settings from flags or the environment, each as it came.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[allow(missing_docs)] // each is the setting of that name
 pub struct Overrides {
     pub queue_url: Option<Override>,
@@ -44,20 +45,13 @@ pub struct Overrides {
     pub listen: Option<Override>,
 }
 
-/// One setting from a flag or the environment.
+/// One setting from a flag or the environment. Without `Debug`, since the value may hold a password.
 #[derive(Clone)]
 pub struct Override {
     /// As it came.
     pub value: String,
     /// Which flag or variable said so, as complaints give it: `--queue-url`, `MASQ_QUEUE_URL`.
     pub source: String,
-}
-
-impl fmt::Debug for Override {
-    /// Without the value, which may hold a password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Override").field("source", &self.source).finish_non_exhaustive()
-    }
 }
 
 /// Everything that a pipeline needs to know, checked.
