@@ -1,12 +1,58 @@
 //! The configuration, checked and typed.
 //!
 //! Two steps: [`raw`] reads what was written and where, [`Config::check`] makes of it what the program runs on, or
-//! *all* complaints at once. Nothing here reads the environment or the command line: `cli/` does, and passes them in.
+//! *all* complaints at once. Which settings there are stands in [`settings`], their defaults in `default.toml`.
+//! Nothing here reads the environment, the command line or a file: `cli/` does, and passes them in.
 
+mod column;
+mod column_type;
+pub mod complaint;
+mod kind;
+mod layers;
+mod path;
 pub mod raw;
 pub mod schema;
+pub mod settings;
+pub mod template;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
+
+pub use complaint::{Complaint, Complaints, Place};
+pub use template::template;
+
+use layers::{Layers, Values};
+
+/// What a configuration is made of. A flag or variable beats the file, which beats the built-in default.
+/// Without `Debug`, since both may hold a password.
+#[derive(Clone, Default)]
+pub struct Sources<'a> {
+    /// The user's file, if there is one: its name, as complaints give it, and its text.
+    pub file: Option<(&'a str, &'a str)>,
+    /// What was said beside it.
+    pub overrides: Overrides,
+}
+
+/// Settings from flags or the environment, each as it came.
+#[derive(Clone, Default)]
+#[allow(missing_docs)] // each is the setting of that name
+pub struct Overrides {
+    pub queue_url: Option<Override>,
+    pub endpoint: Option<Override>,
+    pub visibility: Option<Override>,
+    pub database_url: Option<Override>,
+    pub connections: Option<Override>,
+    pub keys_dir: Option<Override>,
+    pub listen: Option<Override>,
+}
+
+/// One setting from a flag or the environment. Without `Debug`, since the value may hold a password.
+#[derive(Clone)]
+pub struct Override {
+    /// As it came.
+    pub value: String,
+    /// Which flag or variable said so, as complaints give it: `--queue-url`, `MASQ_QUEUE_URL`.
+    pub source: String,
+}
 
 /// Everything that a pipeline needs to know, checked.
 #[derive(Clone, Debug)]
@@ -31,6 +77,72 @@ pub struct Config {
     pub accept_reversible_masks: bool,
 }
 
+impl Config {
+    /// Puts the layers together and checks them: the whole configuration, or every mistake in it.
+    pub fn check(sources: &Sources<'_>) -> Result<Self, Complaints> {
+        let mut complaints = Complaints::default();
+        let mut layers = Layers::default();
+        for (name, text) in [Some(("default.toml", template::DEFAULT)), sources.file].into_iter().flatten() {
+            match raw::read(name, text) {
+                Ok(entries) => layers.lay(entries, &mut complaints),
+                Err(broken) => complaints.append(broken),
+            }
+        }
+        for (section, key, said) in sources.overrides.each() {
+            let place = Place::outside(&said.source);
+            layers.lay_one((section, key), &said.value, place, &mut complaints);
+        }
+        let config = Self::build(&mut layers, &mut complaints);
+        if complaints.is_empty() { Ok(config) } else { Err(complaints.sorted()) }
+    }
+
+    fn build(layers: &mut Layers, complaints: &mut Complaints) -> Self {
+        let top = layers.section("");
+        let accept_reversible_masks = top.flag("accept_reversible_masks");
+        Self {
+            queue: QueueConfig::build(&layers.section("queue")),
+            database: DatabaseConfig::build(&layers.section("database")),
+            keys: KeysConfig { dir: layers.section("keys").text("dir").map(PathBuf::from) },
+            ledger: LedgerConfig { retention: given(duration(&layers.section("ledger"), "retention")) },
+            // Checked to be an address or the word "off".
+            http: HttpConfig { listen: given(layers.section("http").text("listen")).parse().ok() },
+            table: TableName::build(&layers.section("table")),
+            columns: column::columns(&given(layers.columns.take()), accept_reversible_masks, complaints),
+            unknown_fields: match given(top.text("unknown_fields")) {
+                "reject" => UnknownFields::Reject,
+                _ => UnknownFields::Drop,
+            },
+            accept_reversible_masks,
+        }
+    }
+}
+
+/// The value of a setting that is not optional.
+fn given<T>(value: Option<T>) -> T {
+    value.expect("default.toml gives every setting that is not optional")
+}
+
+fn duration(values: &Values, key: &str) -> Option<Duration> {
+    values.integer(key).map(Duration::from_millis)
+}
+
+impl Overrides {
+    /// Each that was given, with its section and key.
+    fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, &Override)> {
+        [
+            ("queue", "url", &self.queue_url),
+            ("queue", "endpoint", &self.endpoint),
+            ("queue", "visibility", &self.visibility),
+            ("database", "url", &self.database_url),
+            ("database", "connections", &self.connections),
+            ("keys", "dir", &self.keys_dir),
+            ("http", "listen", &self.listen),
+        ]
+        .into_iter()
+        .filter_map(|(section, key, said)| said.as_ref().map(|said| (section, key, said)))
+    }
+}
+
 /// `[queue]`
 #[derive(Clone, Debug)]
 pub struct QueueConfig {
@@ -44,8 +156,19 @@ pub struct QueueConfig {
     pub max_in_flight_bytes: u64,
 }
 
+impl QueueConfig {
+    fn build(values: &Values) -> Self {
+        Self {
+            url: values.text("url").map(str::to_owned),
+            endpoint: values.text("endpoint").map(str::to_owned),
+            visibility: duration(values, "visibility"),
+            max_in_flight_bytes: given(values.integer("max_in_flight_bytes")),
+        }
+    }
+}
+
 /// `[database]`
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DatabaseConfig {
     /// A connection string as libpq's users write it, URL or keywords; `None`: the `PG*` variables alone.
     pub url: Option<String>,
@@ -59,6 +182,29 @@ pub struct DatabaseConfig {
     pub lock_timeout: Duration,
     /// `statement_timeout` of the sessions.
     pub statement_timeout: Duration,
+}
+
+impl DatabaseConfig {
+    fn build(values: &Values) -> Self {
+        Self {
+            url: values.text("url").map(str::to_owned),
+            password_file: values.text("password_file").map(PathBuf::from),
+            connections: given(values.integer("connections").and_then(|number| usize::try_from(number).ok())),
+            connect_timeout: given(duration(values, "connect_timeout")),
+            lock_timeout: given(duration(values, "lock_timeout")),
+            statement_timeout: given(duration(values, "statement_timeout")),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseConfig {
+    /// Without the connection string, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseConfig")
+            .field("password_file", &self.password_file)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `[keys]`
@@ -89,6 +235,12 @@ pub struct TableName {
     pub schema: Option<String>,
     /// As it stands in the catalogue: case matters.
     pub name: String,
+}
+
+impl TableName {
+    fn build(values: &Values) -> Self {
+        Self { schema: values.text("schema").map(str::to_owned), name: given(values.text("name")).to_owned() }
+    }
 }
 
 /// One column of the target table and where its value comes from.
@@ -208,3 +360,8 @@ pub enum UnknownFields {
     Drop,
     Reject,
 }
+
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Every setting there is: its key, what it may be, and what it is for.
+//!
+//! From this table come the reading of a file, its complaints and the JSON Schema. Defaults are not here: they stand in
+//! `default.toml`, which is read before the user's file.
+
+pub use super::kind::Kind;
+
+use super::{
+    Meaning,
+    kind::{DAY, HOUR, MIB, MINUTE, SECOND},
+};
+
+/// A table of the file, or its top.
+pub struct Section {
+    /// Without brackets; the top of the file has none.
+    pub name: &'static str,
+    /// What belongs here.
+    pub about: &'static str,
+    /// In the order of `default.toml`.
+    pub settings: &'static [Setting],
+}
+
+/// One key.
+pub struct Setting {
+    /// As it is written.
+    pub key: &'static str,
+    /// What may stand there.
+    pub kind: Kind,
+    /// One sentence.
+    pub about: &'static str,
+}
+
+/// All sections but `[columns]`, whose keys are the user's own.
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "",
+        about: "Settings that stand above the first section.",
+        settings: &[
+            setting(
+                "unknown_fields",
+                Kind::Word(&["drop", "reject"]),
+                "What becomes of fields that no column asks for.",
+            ),
+            setting("accept_reversible_masks", Kind::Flag, "Allows mask = \"sha256\", which can be undone by trying."),
+        ],
+    },
+    Section {
+        name: "queue",
+        about: "The Amazon SQS queue that messages are taken from.",
+        settings: &[
+            setting("url", Kind::Url, "The queue's URL."),
+            setting("endpoint", Kind::Url, "Where SQS answers, if it is not where AWS's rules say."),
+            setting(
+                "visibility",
+                // SQS allows 12 h at most; below 2 s a lease would be extended more often than once a second.
+                Kind::Duration(2 * SECOND, 12 * HOUR),
+                "How long a received message is hidden from other readers; left out, as the queue itself says.",
+            ),
+            setting(
+                "max_in_flight_bytes",
+                // One message may have 1 MiB; beyond 64 GiB it is a slip.
+                Kind::Size(MIB, 64 * 1024 * MIB),
+                "Bytes of message bodies held in memory at most.",
+            ),
+        ],
+    },
+    Section {
+        name: "database",
+        about: "The PostgreSQL database that rows are written to.",
+        settings: &[
+            setting("url", Kind::Text, "The connection string, as a URL or as keywords, as psql takes it."),
+            setting("password_file", Kind::Text, "A file whose first line is the password."),
+            setting("connections", Kind::Integer(1, 64), "How many workers there are, each with its own connection."),
+            setting("connect_timeout", Kind::Duration(SECOND, 5 * MINUTE), "How long a connection may take to open."),
+            setting("lock_timeout", Kind::Duration(SECOND / 10, 5 * MINUTE), "How long a statement waits for a lock."),
+            setting("statement_timeout", Kind::Duration(SECOND, HOUR), "How long a statement may run."),
+        ],
+    },
+    Section {
+        name: "keys",
+        about: "The keys with which values are masked and dead letters sealed.",
+        settings: &[setting("dir", Kind::Text, "The directory that `masq keys new` made.")],
+    },
+    Section {
+        name: "ledger",
+        about: "The record of the messages that have been loaded.",
+        settings: &[setting(
+            "retention",
+            // SQS keeps a message for 14 days at most (29 with a FIFO queue's dead-letter queue).
+            Kind::Duration(DAY, 90 * DAY),
+            "How long a message is remembered; longer than it can live on the queue.",
+        )],
+    },
+    Section {
+        name: "http",
+        about: "The pages for health checks and metrics.",
+        settings: &[setting("listen", Kind::Listen, "The address and port of these pages, or \"off\".")],
+    },
+    Section {
+        name: "table",
+        about: "The table that rows are written to.",
+        settings: &[
+            setting("schema", Kind::Name, "The table's schema; left out, the first of the search path that has it."),
+            setting("name", Kind::Name, "The table's name, as it stands in the catalogue: case matters."),
+        ],
+    },
+];
+
+/// The name of the section whose keys are columns.
+pub const COLUMNS: &str = "columns";
+
+/// The keys of one column.
+pub const COLUMN: &[Setting] = &[
+    setting("from", Kind::Field, "The field of the message: a key, a dotted path, or a JSON Pointer."),
+    setting("type", Kind::Type, "The PostgreSQL type with which a missing table is created."),
+    setting("as", Kind::Word(&Meaning::WORDS), "What the value means and so how it is checked; left out, as the type."),
+    setting(
+        "mask",
+        Kind::Word(&["hmac", "sha256", "prefix", "redact"]),
+        "A keyed token, a plain SHA-256, an address's network, or NULL.",
+    ),
+    setting("domain", Kind::Text, "Columns of one domain get equal tokens for equal values; left out, the field."),
+    setting("required", Kind::Flag, "Makes a message without this value a dead letter; false if left out."),
+    setting("subject", Kind::Flag, "This field names the person whom the message is about; false if left out."),
+    setting(
+        "default",
+        Kind::Literal,
+        "Stands in for a missing value: a literal, or \"sent_date\" or \"sent_at\", when SQS got the message.",
+    ),
+    setting(
+        "on_invalid",
+        Kind::Word(&["dead_letter", "null"]),
+        "What becomes of a value that is not what it should be; \"dead_letter\" if left out.",
+    ),
+    setting("vault", Kind::Flag, "Not in this version, so only false."),
+];
+
+const fn setting(key: &'static str, kind: Kind, about: &'static str) -> Setting {
+    Setting { key, kind, about }
+}
