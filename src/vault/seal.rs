@@ -208,7 +208,7 @@ fn associated(epoch: Uuid, message: Key) -> [u8; 59] {
 }
 
 fn dead_letter_key(epoch_key: &[u8; 32]) -> LessSafeKey {
-    let key = hkdf(epoch_key, DEAD_LETTER);
+    let key = hkdf(epoch_key, &[], DEAD_LETTER);
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key.as_slice()).expect("the key has 32 bytes"))
 }
 

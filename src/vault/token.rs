@@ -61,7 +61,7 @@ impl TokenRoot {
     /// The key of one domain (at most 255 bytes). Equal values of two domains have different tokens.
     pub fn domain(&self, domain: &str) -> Result<DomainKey, TooLong> {
         let len = u8::try_from(domain.len()).map_err(|_| TooLong { what: "domain", len: domain.len(), max: 255 })?;
-        let key = hkdf(&self.root, domain.as_bytes());
+        let key = hkdf(self.root.as_slice(), &[], domain.as_bytes());
         let mut mac = keyed(&key);
         mac.update(&[FRAME, self.kid.get(), len]);
         mac.update(domain.as_bytes());
@@ -158,14 +158,14 @@ pub fn canonical_ip(text: &str) -> Option<IpAddr> {
 /// A database keeps it, to refuse a worker with another key before its first write. The HKDF keeps it apart from what
 /// the key itself is used for.
 pub(super) fn key_check(key: &[u8; 32], message: &[u8]) -> [u8; 16] {
-    let check = keyed(&hkdf(key, b"masq/key-check/v1")).chain_update(message).finalize().into_bytes();
+    let check = keyed(&hkdf(key, &[], b"masq/key-check/v1")).chain_update(message).finalize().into_bytes();
     std::array::from_fn(|i| check[i])
 }
 
-/// HKDF-SHA-256 (RFC 5869) without salt, 32 bytes.
-pub(super) fn hkdf(key: &[u8; 32], info: &[u8]) -> Zeroizing<[u8; 32]> {
+/// HKDF-SHA-256 (RFC 5869), 32 bytes. An empty salt is the same as none.
+pub(super) fn hkdf(key: &[u8], salt: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
     let mut out = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(None, key).expand(info, out.as_mut()).expect("32 bytes are within HKDF's limit of 8160");
+    Hkdf::<Sha256>::new(Some(salt), key).expand(info, out.as_mut()).expect("32 bytes are within HKDF's limit of 8160");
     out
 }
 
@@ -276,7 +276,7 @@ mod tests {
         fn token_is_the_mac_of_that_frame(id in 1_u8.., name in ".{0,20}", text in ".{0,200}", root: [u8; 32]) {
             let token = TokenRoot::new(kid(id), &root).domain(&name).unwrap().text(&text).unwrap();
             let whole = frame(id, &name, TYPE_TEXT, text.as_bytes());
-            let mac = keyed(&hkdf(&root, name.as_bytes())).chain_update(whole).finalize().into_bytes();
+            let mac = keyed(&hkdf(&root, &[], name.as_bytes())).chain_update(whole).finalize().into_bytes();
             prop_assert_eq!(token.0[0], id);
             prop_assert_eq!(&token.0[1..], &mac[..31]);
             let mut hex = [0; 64];
