@@ -61,9 +61,9 @@ impl RecoveryPublic {
 pub struct RecoveryKey(<XWing as Kem>::PrivateKey);
 
 impl RecoveryKey {
-    /// Takes 32 random bytes, X-Wing's decapsulation key; `None` if there are not 32.
-    pub fn from_bytes(seed: &[u8]) -> Option<Self> {
-        Deserializable::from_bytes(seed).ok().map(Self)
+    /// Takes 32 random bytes, X-Wing's decapsulation key.
+    pub fn new(seed: &[u8; 32]) -> Self {
+        Self(Deserializable::from_bytes(seed).expect("any 32 bytes are a decapsulation key"))
     }
 
     /// What seals to it.
@@ -120,21 +120,20 @@ mod tests {
 
     #[test]
     fn wrapped_key_opens_with_its_key_and_its_aad_only() {
-        let key = RecoveryKey::from_bytes(&[1; 32]).unwrap();
+        let key = RecoveryKey::new(&[1; 32]);
         let wrapped = key.public().wrap(&[9; 32], b"aad", &[5; 64]);
         assert_eq!(wrapped.len(), ENCAPSULATION + 48);
         assert_eq!(key.unwrap(&wrapped, b"aad").as_deref(), Some(&[9; 32]));
         assert!(key.unwrap(&wrapped, b"other").is_none());
         assert!(key.unwrap(&wrapped[1..], b"aad").is_none());
         assert!(key.unwrap(&wrapped[..40], b"aad").is_none());
-        assert!(RecoveryKey::from_bytes(&[2; 32]).unwrap().unwrap(&wrapped, b"aad").is_none());
+        assert!(RecoveryKey::new(&[2; 32]).unwrap(&wrapped, b"aad").is_none());
     }
 
     #[test]
-    fn keys_of_another_length_are_none() {
-        assert!(RecoveryKey::from_bytes(&[1; 31]).is_none());
+    fn public_key_reads_back_and_none_of_another_length_does() {
         assert!(RecoveryPublic::from_bytes(&[1; 1215]).is_none());
-        let public = RecoveryKey::from_bytes(&[1; 32]).unwrap().public();
+        let public = RecoveryKey::new(&[1; 32]).public();
         assert_eq!(RecoveryPublic::from_bytes(&public.to_bytes()).unwrap().fingerprint(), public.fingerprint());
     }
 }

@@ -226,7 +226,7 @@ mod tests {
     const MESSAGE: Key = Key { sent_at: 1_700_000_000_000, id: Uuid::from_u128(0x42) };
 
     fn recovery(seed: u8) -> RecoveryKey {
-        RecoveryKey::from_bytes(&[seed; 32]).unwrap()
+        RecoveryKey::new(&[seed; 32])
     }
 
     fn epoch(recipient: &RecoveryKey, random: u8) -> EpochKey {
