@@ -1,1 +1,260 @@
-//! (being written)
+//! The directory of keys: made once, then loaded by every worker, which needs three of its four files.
+//!
+//! It never opens `recovery.key`: that is [`super::identity`]'s, on another machine.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    num::NonZeroU8,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+pub use super::keyfile::{KeyError, Kind};
+use super::{
+    identity,
+    keyfile,
+    recovery::{RecoveryKey, RecoveryPublic},
+    seal::{EpochKey, SubjectKey},
+    token::TokenRoot,
+};
+
+/// What a worker needs: tokens, subject tags, and sealing. Nothing here opens what was sealed before.
+pub struct KeyRing {
+    /// Of `token.key`.
+    pub token: TokenRoot,
+    /// Of `subject.key`.
+    pub subject: SubjectKey,
+    /// Of `recovery.pub`.
+    pub recovery: RecoveryPublic,
+}
+
+impl KeyRing {
+    /// Loads `token.key`, `subject.key` and `recovery.pub`. Files that others than the owner can change, or secrets
+    /// that others than owner and group can read, are refused.
+    pub fn load(dir: &Path) -> Result<Self, KeyError> {
+        let (kid, root) = secret(dir, Kind::Token)?;
+        let (_, subject) = secret(dir, Kind::Subject)?;
+        Ok(Self {
+            token: TokenRoot::new(kid, &root),
+            subject: SubjectKey::new(&subject),
+            recovery: recovery_public(dir)?,
+        })
+    }
+
+    /// SHA-256 of the recovery public key, as `masq keys status` shows it and epoch headers carry it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.recovery.fingerprint()
+    }
+
+    /// Begins an epoch at `now_ms` (milliseconds since 1970-01-01 UTC) with fresh random bytes.
+    pub fn new_epoch(&self, now_ms: i64) -> Result<EpochKey, KeyError> {
+        Ok(EpochKey::new(&self.recovery, now_ms, &random()?))
+    }
+}
+
+/// What [`create`] made.
+#[derive(Debug)]
+pub struct Created {
+    /// In the order of [`Kind`].
+    pub files: [PathBuf; 4],
+    /// The key id of the tokens.
+    pub kid: NonZeroU8,
+    /// SHA-256 of the recovery public key.
+    pub fingerprint: [u8; 32],
+}
+
+/// Makes all four files, in a directory that it makes if need be (mode 0700). An existing file is never overwritten.
+///
+/// All or nothing: after an error none of the files is there that were not there before. With a passphrase
+/// `recovery.key` is an age file, which takes about a second.
+pub fn create(dir: &Path, passphrase: Option<&str>) -> Result<Created, KeyError> {
+    let kid = NonZeroU8::MIN;
+    let recovery = random::<32>()?;
+    let public = RecoveryKey::new(&recovery).public();
+    let identity = keyfile::render(Kind::Recovery, kid, recovery.as_slice());
+    let texts = [
+        (Kind::Token, keyfile::render(Kind::Token, kid, random::<32>()?.as_slice())),
+        (Kind::Subject, keyfile::render(Kind::Subject, kid, random::<32>()?.as_slice())),
+        (Kind::RecoveryPublic, keyfile::render(Kind::RecoveryPublic, kid, &public.to_bytes())),
+        (Kind::Recovery, identity::protect(identity, passphrase, &random()?)),
+    ];
+    write_all(dir, &texts)?;
+    Ok(Created { files: texts.map(|(kind, _)| dir.join(kind.file())), kid, fingerprint: public.fingerprint() })
+}
+
+/// What can be said of one key file without showing it.
+#[derive(Debug)]
+pub struct FileStatus {
+    /// Which.
+    pub kind: Kind,
+    /// Where it is looked for.
+    pub path: PathBuf,
+    /// Its permission bits; `None` if it is not there.
+    pub mode: Option<u32>,
+    /// Of a readable `token.key`.
+    pub kid: Option<NonZeroU8>,
+    /// SHA-256 of a readable `recovery.pub`.
+    pub fingerprint: Option<[u8; 32]>,
+    /// Why it cannot be used. An absent `recovery.key` is no problem: a worker should not have it.
+    pub problem: Option<KeyError>,
+}
+
+/// Looks at all four files, in the order of [`Kind`]. `recovery.key` is looked at from outside only.
+pub fn status(dir: &Path) -> [FileStatus; 4] {
+    [Kind::Token, Kind::Subject, Kind::RecoveryPublic, Kind::Recovery].map(|kind| {
+        let path = dir.join(kind.file());
+        let mode = keyfile::mode(&path).ok();
+        let mut status = FileStatus { kind, path, mode, kid: None, fingerprint: None, problem: None };
+        status.problem = examine(dir, &mut status).err();
+        status
+    })
+}
+
+fn examine(dir: &Path, status: &mut FileStatus) -> Result<(), KeyError> {
+    match (status.kind, status.mode) {
+        (Kind::Token, _) => status.kid = Some(secret(dir, Kind::Token)?.0),
+        (Kind::Subject, _) => drop(secret(dir, Kind::Subject)?),
+        (Kind::RecoveryPublic, _) => status.fingerprint = Some(recovery_public(dir)?.fingerprint()),
+        (Kind::Recovery, Some(mode)) => keyfile::check_mode(Kind::Recovery, &status.path, mode)?,
+        (Kind::Recovery, None) => {}
+    }
+    Ok(())
+}
+
+fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {
+    let path = dir.join(kind.file());
+    keyfile::parse_secret(kind, &path, &keyfile::read(kind, &path)?)
+}
+
+fn recovery_public(dir: &Path) -> Result<RecoveryPublic, KeyError> {
+    let kind = Kind::RecoveryPublic;
+    let path = dir.join(kind.file());
+    let (_, bytes) = keyfile::parse(kind, &path, &keyfile::read(kind, &path)?)?;
+    RecoveryPublic::from_bytes(&bytes).ok_or(KeyError::Malformed { path, problem: "the key is no X-Wing public key" })
+}
+
+/// Writes the files and syncs their directory, or leaves everything as it was.
+fn write_all(dir: &Path, texts: &[(Kind, Zeroizing<String>)]) -> Result<(), KeyError> {
+    let unwritable = |source| KeyError::Unwritable { path: dir.to_owned(), source };
+    let existed = dir.is_dir();
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unwritable)?;
+    let mut written = Vec::new();
+    let all = texts.iter().try_for_each(|(kind, text)| {
+        let path = dir.join(kind.file());
+        keyfile::write_new(*kind, &path, text)?;
+        written.push(path);
+        Ok(())
+    });
+    let all = all.and_then(|()| File::open(dir).and_then(|dir| dir.sync_all()).map_err(unwritable));
+    if all.is_err() {
+        // The first failure is the one to report; what cannot be removed is named by `masq keys status`.
+        written.iter().for_each(|path| drop(fs::remove_file(path)));
+        if !existed {
+            drop(fs::remove_dir(dir));
+        }
+    }
+    all
+}
+
+/// Random bytes of the operating system.
+fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, KeyError> {
+    let mut bytes = Zeroizing::new([0; N]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| KeyError::NoRandomness)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{queue::Key, vault::seal::open};
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn loaded(dir: &Path) -> KeyRing {
+        KeyRing::load(dir).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn what_new_keys_seal_the_new_recovery_key_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("a/keys");
+        let created = create(&dir, Some("correct horse")).unwrap();
+        let ring = loaded(&dir);
+        assert_eq!(ring.fingerprint(), created.fingerprint);
+        assert_eq!(ring.token.kid(), created.kid);
+
+        let mut epoch = ring.new_epoch(5).unwrap_or_else(|error| panic!("{error}"));
+        let message = Key { sent_at: 7, id: Uuid::from_u128(8) };
+        let sealed = epoch.seal(message, b"body");
+        let key = identity::load(&created.files[3], Some("correct horse")).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(open(&key, epoch.header(), message, &sealed).unwrap().as_slice(), b"body");
+    }
+
+    #[test]
+    fn files_are_closed_and_all_different() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = one.path().join("keys");
+        let (one, two) = (create(&dir, None).unwrap(), create(two.path(), None).unwrap());
+        assert_eq!(mode(&dir), 0o700);
+        assert_eq!(one.files.each_ref().map(|path| mode(path) & !0o044), [0o400; 4]);
+        assert_eq!(mode(&one.files[3]), 0o400);
+        for (a, b) in one.files.iter().zip(&two.files) {
+            assert_ne!(fs::read(a).unwrap(), fs::read(b).unwrap());
+        }
+    }
+
+    #[test]
+    fn worker_loads_without_the_recovery_key_and_never_opens_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let created = create(dir.path(), None).unwrap();
+        fs::remove_file(&created.files[3]).unwrap();
+        fs::create_dir(&created.files[3]).unwrap(); // opening this as a key would fail
+        assert_eq!(loaded(dir.path()).fingerprint(), created.fingerprint);
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_is_left_half_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let existing = dir.path().join("recovery.key");
+        fs::write(&existing, "precious").unwrap();
+        let refused = create(dir.path(), None).unwrap_err();
+        assert!(matches!(&refused, KeyError::Exists { path } if *path == existing), "{refused}");
+        assert_eq!(fs::read(&existing).unwrap(), b"precious");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn each_missing_or_open_file_is_named_with_its_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let created = create(dir.path(), None).unwrap();
+        fs::set_permissions(&created.files[1], fs::Permissions::from_mode(0o644)).unwrap();
+        let said = KeyRing::load(dir.path()).err().unwrap().to_string();
+        assert!(said.contains("subject.key has mode 0644") && said.contains("chmod 0400"), "{said}");
+        fs::remove_file(&created.files[0]).unwrap();
+        let said = KeyRing::load(dir.path()).err().unwrap().to_string();
+        assert!(said.contains("token.key") && said.contains("masq keys new"), "{said}");
+    }
+
+    #[test]
+    fn status_says_what_is_there_and_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let created = create(dir.path(), None).unwrap();
+        fs::set_permissions(&created.files[3], fs::Permissions::from_mode(0o604)).unwrap();
+        fs::remove_file(&created.files[1]).unwrap();
+        let [token, subject, public, recovery] = status(dir.path());
+        assert_eq!((token.mode, token.kid, token.problem.is_some()), (Some(0o400), NonZeroU8::new(1), false));
+        assert!(matches!((subject.mode, subject.problem), (None, Some(KeyError::Missing { .. }))));
+        assert_eq!(public.fingerprint, Some(created.fingerprint));
+        assert!(matches!((recovery.mode, recovery.problem), (Some(0o604), Some(KeyError::Exposed { .. }))));
+        fs::remove_file(&created.files[3]).unwrap();
+        assert!(status(dir.path())[3].problem.is_none());
+    }
+}

@@ -1,9 +1,18 @@
 //! The way back: what makes tokens, and what seals a body so that only the recovery key opens it.
 //!
-//! [`token`] and [`seal`] are pure; [`keyring`] reads and makes the key files, [`identity`] protects the recovery key
-//! with a passphrase.
+//! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
+//! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase
+//! protects them as [`age`] does it.
 
-pub mod identity;
-pub mod keyring;
-pub mod seal;
 pub mod token;
+
+pub mod recovery;
+pub mod seal;
+
+pub mod age;
+pub mod identity;
+pub mod keyfile;
+pub mod keyring;
+
+#[cfg(test)]
+mod vectors;

@@ -1,0 +1,306 @@
+//! One key in one file: how it is written, and under which conditions it is read.
+//!
+//! A header line that names kind and version, comments that say what the key is to whoever finds it, and the key in
+//! base64 on one line. What the key is used for is not its business.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    num::NonZeroU8,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// More than any key file has; a wrong path (a log, a device) is not read to its end.
+const MAX_FILE: u64 = 16 * 1024;
+
+/// What a key file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `token.key`: the token root, with its key id.
+    Token,
+    /// `subject.key`
+    Subject,
+    /// `recovery.pub`, which is no secret; but who can change it reads what is sealed from then on.
+    RecoveryPublic,
+    /// `recovery.key`, which no worker may have.
+    Recovery,
+}
+
+impl Kind {
+    /// Its file's name.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Token => "token.key",
+            Self::Subject => "subject.key",
+            Self::RecoveryPublic => "recovery.pub",
+            Self::Recovery => "recovery.key",
+        }
+    }
+
+    fn header(self) -> &'static str {
+        match self {
+            Self::Token => "masq-token-key-v1",
+            Self::Subject => "masq-subject-key-v1",
+            Self::RecoveryPublic => "masq-recovery-public-key-v1",
+            Self::Recovery => "masq-recovery-key-v1",
+        }
+    }
+
+    fn comment(self) -> &'static str {
+        match self {
+            Self::Token => {
+                "# Makes the tokens that stand in masked columns.\n\
+                 # Needed by every masq worker that writes this table.\n\
+                 # Lost: equal values no longer get equal tokens; old tokens stay as they are.\n\
+                 # Stolen: whoever has it and the table can try out values against the tokens.\n"
+            }
+            Self::Subject => {
+                "# Names the persons of dead letters to whoever has this key, and to nobody else.\n\
+                 # Needed by every masq worker. Never changed: another key finds nothing that is there already.\n\
+                 # Lost: dead letters can no longer be found by person.\n\
+                 # Stolen: whoever has it and the dead letters can try out names.\n"
+            }
+            Self::RecoveryPublic => {
+                "# Seals what only the recovery key opens. No secret.\n\
+                 # Needed by every masq worker.\n\
+                 # Lost: the recovery key contains it.\n\
+                 # Replaced by somebody else's: they read what is sealed from then on, and you do not.\n"
+            }
+            Self::Recovery => {
+                "# Opens everything that masq has sealed.\n\
+                 # Needed by people who look into dead letters. Keep it away from the workers, and keep two copies.\n\
+                 # Lost: what was sealed can never be opened.\n\
+                 # Stolen: whoever has it and the database reads what was sealed.\n"
+            }
+        }
+    }
+
+    fn is_secret(self) -> bool {
+        self != Self::RecoveryPublic
+    }
+
+    /// The permissions that it is made with, before the umask.
+    fn mode(self) -> u32 {
+        if self.is_secret() { 0o400 } else { 0o444 }
+    }
+
+    /// The permissions that it must not have. The group may read a secret, for Kubernetes mounts secrets with 0440.
+    fn forbidden(self) -> u32 {
+        if self.is_secret() { 0o026 } else { 0o022 }
+    }
+}
+
+/// Why keys cannot be used or made, by what helps. Never a word of a file's content.
+#[derive(Debug, Error)]
+pub enum KeyError {
+    /// Name another place, or make keys.
+    #[error("there is no {}: name the directory of the keys, or make new ones with `masq keys new`", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Let this user read it.
+    #[error("cannot read {}: it must be readable for the user that masq runs as", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Close it, and think about who has seen it.
+    #[error("{} has mode {mode:04o}, which lets others {} it: run `chmod {fix:04o} {}`", path.display(),
+        if mode & 0o004 != 0 && *fix == 0o400 { "read" } else { "change" }, path.display())]
+    Exposed {
+        /// The file, or what a symbolic link in its place leads to.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+        /// The permissions it should have.
+        fix: u32,
+    },
+    /// Restore it from a copy.
+    #[error("{} is not the key file it should be ({problem}): restore it from a copy", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What about it.
+        problem: &'static str,
+    },
+    /// Take another directory.
+    #[error("{} exists, and keys are never overwritten: choose another directory, or move it away", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Make room, or let this user write.
+    #[error("cannot write {}: the directory must be writable and have room", path.display())]
+    Unwritable {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Look at the system.
+    #[error("the operating system gives no random bytes: look at its kernel and at what the container may do")]
+    NoRandomness,
+}
+
+/// The text of a key file. Only [`Kind::Token`] has a key id.
+pub fn render(kind: Kind, kid: NonZeroU8, key: &[u8]) -> Zeroizing<String> {
+    let id = if kind == Kind::Token { format!(" kid={kid}") } else { String::new() };
+    let key = Zeroizing::new(BASE64_STANDARD.encode(key));
+    Zeroizing::new(format!("{}{id}\n{}{}\n", kind.header(), kind.comment(), *key))
+}
+
+/// Reads that text: the key id (1 for kinds that have none) and the key, of any length. `path` is for the complaint.
+/// Blank lines and comments may be anywhere.
+pub fn parse(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, Zeroizing<Vec<u8>>), KeyError> {
+    let malformed = |problem| KeyError::Malformed { path: path.to_owned(), problem };
+    let text = std::str::from_utf8(text).map_err(|_| malformed("it is no text"))?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let header = lines.next().ok_or_else(|| malformed("it is empty"))?;
+    let id = header.strip_prefix(kind.header()).ok_or_else(|| malformed("its first line names another kind"))?;
+    let kid = match (kind, id.strip_prefix(" kid=")) {
+        (Kind::Token, Some(kid)) => kid.parse().map_err(|_| malformed("its key id is not between 1 and 255"))?,
+        (Kind::Token, None) => return Err(malformed("its first line has no key id")),
+        _ if id.is_empty() => NonZeroU8::MIN,
+        _ => return Err(malformed("its first line names another kind")),
+    };
+    let key = lines.next().ok_or_else(|| malformed("the key is missing"))?;
+    if lines.next().is_some() {
+        return Err(malformed("something follows the key"));
+    }
+    let bytes = Zeroizing::new(BASE64_STANDARD.decode(key).map_err(|_| malformed("the key is not base64"))?);
+    Ok((kid, bytes))
+}
+
+/// Reads the text of a kind whose key has 32 bytes, which is all but [`Kind::RecoveryPublic`].
+pub fn parse_secret(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {
+    let (kid, bytes) = parse(kind, path, text)?;
+    let bytes = bytes.as_slice().try_into();
+    let malformed = |_| KeyError::Malformed { path: path.to_owned(), problem: "the key has not 32 bytes" };
+    Ok((kid, Zeroizing::new(bytes.map_err(malformed)?)))
+}
+
+/// Reads a key file's bytes if its permissions keep others out.
+///
+/// Permissions are those of the file that was opened, so a symbolic link counts for what it leads to.
+pub fn read(kind: Kind, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let failed = |source| failed_to_read(path, source);
+    let file = File::open(path).map_err(failed)?;
+    check_mode(kind, path, file.metadata().map_err(failed)?.mode())?;
+    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_FILE).unwrap_or(usize::MAX)));
+    file.take(MAX_FILE).read_to_end(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// The permission bits of a key file, without opening it.
+pub fn mode(path: &Path) -> Result<u32, KeyError> {
+    fs::metadata(path).map(|metadata| metadata.mode() & 0o7777).map_err(|source| failed_to_read(path, source))
+}
+
+/// Refuses permissions that let others in.
+pub fn check_mode(kind: Kind, path: &Path, mode: u32) -> Result<(), KeyError> {
+    if mode & kind.forbidden() == 0 {
+        return Ok(());
+    }
+    Err(KeyError::Exposed { path: path.to_owned(), mode: mode & 0o7777, fix: kind.mode() })
+}
+
+/// Writes a file that is not there yet and syncs it; after a failure it is not there.
+pub fn write_new(kind: Kind, path: &Path, text: &str) -> Result<(), KeyError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(kind.mode()).open(path);
+    let mut file = file.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
+        _ => KeyError::Unwritable { path: path.to_owned(), source },
+    })?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| {
+        drop(fs::remove_file(path)); // the failure to write is the one to report
+        KeyError::Unwritable { path: path.to_owned(), source }
+    })
+}
+
+fn failed_to_read(path: &Path, source: io::Error) -> KeyError {
+    match source.kind() {
+        io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
+        _ => KeyError::Unreadable { path: path.to_owned(), source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn token(text: &str) -> Result<u8, String> {
+        let parsed = parse_secret(Kind::Token, Path::new("keys/token.key"), text.as_bytes());
+        parsed.map(|(kid, key)| kid.get() + key[0]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn text_reads_back_and_says_what_it_is() {
+        let text = render(Kind::Token, NonZeroU8::new(7).unwrap(), &[3; 32]);
+        assert!(text.starts_with("masq-token-key-v1 kid=7\n# Makes the tokens"), "{}", *text);
+        assert_eq!(token(&text), Ok(10));
+        assert_eq!(token(&text.replace('\n', "\r\n")), Ok(10));
+        assert_eq!(token(&format!("# a note\n\n{}", text.trim_end())), Ok(10));
+    }
+
+    #[test]
+    fn complaint_names_file_and_problem_and_no_content() {
+        let text = render(Kind::Token, NonZeroU8::MIN, &[3; 32]);
+        let key = BASE64_STANDARD.encode([3; 32]);
+        for (text, problem) in [
+            (String::new(), "it is empty"),
+            (text.replace("token-key", "subject-key"), "its first line names another kind"),
+            (text.replace("v1", "v2"), "its first line names another kind"),
+            (text.replace(" kid=1", ""), "its first line has no key id"),
+            (text.replace("kid=1", "kid=0"), "its key id is not between 1 and 255"),
+            (text.replace("kid=1", "kid=256"), "its key id is not between 1 and 255"),
+            (text.replace(&key, ""), "the key is missing"),
+            (format!("{}{key}", *text), "something follows the key"),
+            (text.replace(&key, &key.replace('=', "?")), "the key is not base64"),
+            (text.replace(&key, "AwMD"), "the key has not 32 bytes"),
+        ] {
+            let expected =
+                format!("keys/token.key is not the key file it should be ({problem}): restore it from a copy");
+            assert_eq!(token(&text), Err(expected));
+        }
+    }
+
+    #[test]
+    fn open_permissions_are_refused_through_links_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "text").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let refused = |kind, mode| {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            matches!(read(kind, &link), Err(KeyError::Exposed { .. }))
+        };
+        for mode in [0o400, 0o600, 0o440, 0o640, 0o700] {
+            assert!(!refused(Kind::Token, mode), "{mode:o}");
+        }
+        for mode in [0o404, 0o402, 0o420, 0o660, 0o644, 0o444, 0o777] {
+            assert!(refused(Kind::Token, mode), "{mode:o}");
+        }
+        assert!(!refused(Kind::RecoveryPublic, 0o444));
+        assert!(refused(Kind::RecoveryPublic, 0o464));
+        assert!(refused(Kind::RecoveryPublic, 0o446));
+    }
+
+    #[test]
+    fn exposure_is_said_with_its_remedy() {
+        let said = |kind, mode| check_mode(kind, Path::new("k"), mode).unwrap_err().to_string();
+        assert_eq!(said(Kind::Token, 0o644), "k has mode 0644, which lets others read it: run `chmod 0400 k`");
+        assert_eq!(said(Kind::Subject, 0o460), "k has mode 0460, which lets others change it: run `chmod 0400 k`");
+        let public = "k has mode 0666, which lets others change it: run `chmod 0444 k`";
+        assert_eq!(said(Kind::RecoveryPublic, 0o666), public);
+    }
+}
