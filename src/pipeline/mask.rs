@@ -1,6 +1,8 @@
 //! Step 3: an event becomes the bytes of a row with every value masked that is to be masked; a reject becomes a sealed
 //! dead letter. Pure, and the last step that sees a plain value of an event: it goes into the bytes of COPY and no further.
 
+use std::{net::IpAddr, sync::Arc};
+
 use crate::{
     config::{Column, ColumnType, Mask},
     event::{Event, Field, Reason, Reject, Value},
@@ -10,15 +12,15 @@ use crate::{
     sink::{Batch, DeadLetter, Entry, MaskedRow, Verdict, copy},
     vault::{
         keyring::KeyRing,
-        seal::{EpochKey, SubjectKey},
-        token::{self, DomainKey},
+        seal::EpochKey,
+        token::{self, DomainKey, TooLong},
     },
 };
 
 /// Holds the keys of one worker and knows what is done to each column.
 pub struct Masker {
     columns: Vec<(ColumnType, Action)>,
-    subject_key: SubjectKey,
+    keys: Arc<KeyRing>,
     epoch: EpochKey,
 }
 
@@ -32,17 +34,29 @@ enum Action {
 }
 
 impl Masker {
-    /// `stored`: the type of the table's column, one for each column.
-    pub fn new(columns: &[Column], stored: &[ColumnType], keys: &KeyRing, epoch: EpochKey) -> Self {
-        let action = |column: &Column| match &column.mask {
-            None => Action::Plain,
-            Some(Mask::Hmac { domain }) => Action::Token(keys.token_root().domain(domain)),
-            Some(Mask::Sha256) => Action::Sha256,
-            Some(Mask::Prefix) => Action::Prefix,
-            Some(Mask::Redact) => Action::Redact,
+    /// `stored`: the type of the table's column, one for each column. A domain of more than 255 bytes has no tokens.
+    pub fn new(
+        columns: &[Column],
+        stored: &[ColumnType],
+        keys: Arc<KeyRing>,
+        epoch: EpochKey,
+    ) -> Result<Self, TooLong> {
+        let action = |column: &Column| {
+            Ok(match &column.mask {
+                None => Action::Plain,
+                Some(Mask::Hmac { domain }) => Action::Token(keys.token.domain(domain)?),
+                Some(Mask::Sha256) => Action::Sha256,
+                Some(Mask::Prefix) => Action::Prefix,
+                Some(Mask::Redact) => Action::Redact,
+            })
         };
-        let columns = stored.iter().copied().zip(columns.iter().map(action)).collect();
-        Self { columns, subject_key: keys.subject_key(), epoch }
+        let actions = columns.iter().map(action).collect::<Result<Vec<Action>, TooLong>>()?;
+        Ok(Self { columns: stored.iter().copied().zip(actions).collect(), keys, epoch })
+    }
+
+    /// The keys it masks and seals with.
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
     }
 
     /// The epoch under whose key bodies are being sealed.
@@ -59,8 +73,8 @@ impl Masker {
     pub fn dead_letter(&mut self, message: &Message, reason: Reason, subject: Option<&Pii<String>>) -> DeadLetter {
         DeadLetter {
             reason,
-            sealed: self.epoch.seal(message.key.sent_at, message.key.id, message.body.expose()),
-            subject: subject.map(|subject| self.subject_key.tag(subject.expose())),
+            sealed: self.epoch.seal(message.key, message.body.expose()),
+            subject: subject.map(|subject| self.keys.subject.tag(subject.expose())),
         }
     }
 
@@ -109,19 +123,22 @@ pub fn mask(mut decoded: Vec<Decoded>, masker: &mut Masker) -> Batch {
 fn masked(out: &mut Vec<u8>, stored: ColumnType, action: &Action, field: &Field) {
     match (action, field.value) {
         (Action::Plain, _) => copy::field(out, stored, field),
-        (Action::Redact, _) => copy::null(out),
         (Action::Token(key), Value::Ip(address)) => copy::token(out, stored, &key.ip(address)),
-        (Action::Token(key), _) => copy::token(out, stored, &key.text(&field.raw)),
+        (Action::Token(key), _) => {
+            let token = key.text(&field.raw).expect("decode refuses a text that is too long for a token");
+            copy::token(out, stored, &token);
+        }
         (Action::Sha256, _) => copy::token(out, stored, &token::sha256(&field.raw)),
-        (Action::Prefix, Value::Ip(address)) if stored == ColumnType::Inet => {
-            let (network, bits) = token::prefix(address);
-            copy::inet(out, network, Some(bits));
-        }
-        (Action::Prefix, Value::Ip(address)) => {
-            let (network, bits) = token::prefix(address);
-            copy::bytes(out, format!("{network}/{bits}").as_bytes());
-        }
+        (Action::Prefix, Value::Ip(address)) => prefix(out, stored, address),
         // The configuration allows a prefix of addresses only.
-        (Action::Prefix, _) => copy::null(out),
+        (Action::Redact | Action::Prefix, _) => copy::null(out),
+    }
+}
+
+fn prefix(out: &mut Vec<u8>, stored: ColumnType, address: IpAddr) {
+    let (network, bits) = token::prefix(address);
+    match stored {
+        ColumnType::Inet => copy::inet(out, network, Some(bits)),
+        _ => copy::bytes(out, format!("{network}/{bits}").as_bytes()),
     }
 }

@@ -39,7 +39,6 @@ use crate::{
     queue::Queue,
     shutdown::Shutdown,
     sink::Sink,
-    vault::keyring::KeyRing,
 };
 
 /// How long one epoch key seals bodies. Whoever takes over a worker gets the key of the open epoch: shorter would cost
@@ -66,8 +65,6 @@ pub struct Worker<Q, S> {
     pub decoder: Arc<Decoder>,
     /// How values are masked and bodies sealed; this worker's own.
     pub masker: Masker,
-    /// Makes the epochs' keys.
-    pub keys: Arc<KeyRing>,
     /// What is wrong right now.
     pub status: Arc<Status>,
     /// What was counted.
@@ -98,8 +95,8 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         let mut patience = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         while let Some(taken) = self.receive(shutdown).await {
             let Taken { messages, lease } = taken;
-            let mut clock = Clock::start(&self.metrics);
             self.renew_epoch();
+            let mut clock = Clock::start(Arc::clone(&self.metrics));
 
             let decoded = decode(messages, &self.decoder);
             clock.lap(Step::Decode);
@@ -133,8 +130,13 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
     fn renew_epoch(&mut self) {
         let now = now_ms();
         let age = now - self.masker.epoch().header().started_at;
-        if u128::try_from(age).map_or(true, |age| age > EPOCH.as_millis()) {
-            self.masker.start_epoch(self.keys.new_epoch(now));
+        if u128::try_from(age).is_ok_and(|age| age <= EPOCH.as_millis()) {
+            return;
+        }
+        match self.masker.keys().new_epoch(now) {
+            Ok(epoch) => self.masker.start_epoch(epoch),
+            // Sealing under the old key a while longer is better than not sealing.
+            Err(error) => tracing::error!(%error, "could not begin an epoch"),
         }
     }
 }
@@ -146,13 +148,13 @@ pub fn now_ms() -> i64 {
 }
 
 /// Takes the time of one step after the other.
-struct Clock<'a> {
-    metrics: &'a Metrics,
+struct Clock {
+    metrics: Arc<Metrics>,
     last: Instant,
 }
 
-impl<'a> Clock<'a> {
-    fn start(metrics: &'a Metrics) -> Self {
+impl Clock {
+    fn start(metrics: Arc<Metrics>) -> Self {
         Self { metrics, last: Instant::now() }
     }
 

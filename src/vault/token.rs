@@ -112,7 +112,7 @@ impl DomainKey {
     }
 }
 
-/// A key id and 31 bytes of an HMAC. Its text is 64 lower-case hexadecimal digits.
+/// A key id and 31 bytes of an HMAC (or, unkeyed, a SHA-256). Its text is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub [u8; 32]);
 
@@ -129,19 +129,17 @@ impl fmt::Display for Token {
     }
 }
 
-/// SHA-256 of the UTF-8 bytes as 64 lower-case hexadecimal digits: the mask `sha256`, for those who must match old
-/// values. There is no key in it, so whoever can list the possible values can reverse it.
-pub fn sha256_hex(text: &str) -> [u8; 64] {
-    let mut out = [0; 64];
-    write_hex(&Sha256::digest(text).into(), &mut out);
-    out
+/// SHA-256 of the UTF-8 bytes: the mask `sha256`, for those who must match old values. There is no key in it, so whoever
+/// can list the possible values can reverse it.
+pub fn sha256(text: &str) -> Token {
+    Token(Sha256::digest(text).into())
 }
 
-/// The network of an address, `199.172.111.0/24` or `2001:db8:1::/48`: the mask `prefix`.
-pub fn prefix(ip: IpAddr) -> String {
+/// The network of an address and its bits, 199.172.111.0 and 24 or 2001:db8:1:: and 48: the mask `prefix`.
+pub fn prefix(ip: IpAddr) -> (IpAddr, u8) {
     match ip.to_canonical() {
-        IpAddr::V4(v4) => format!("{}/24", Ipv4Addr::from_bits(v4.to_bits() & (!0 << 8))),
-        IpAddr::V6(v6) => format!("{}/48", Ipv6Addr::from_bits(v6.to_bits() & (!0 << 80))),
+        IpAddr::V4(v4) => (Ipv4Addr::from_bits(v4.to_bits() & (!0 << 8)).into(), 24),
+        IpAddr::V6(v6) => (Ipv6Addr::from_bits(v6.to_bits() & (!0 << 80)).into(), 48),
     }
 }
 
