@@ -1,1 +1,3 @@
-fn main(){}
+//! The integration tests: one binary, a module for each part of the world it needs.
+
+mod messages;
