@@ -68,7 +68,8 @@ impl TokenRoot {
         Ok(DomainKey { kid: self.kid, mac })
     }
 
-    /// Tells a wrong root or key id from the right one and gives neither away: [`key_check`] of `token | kid`.
+    /// Tells a wrong root or key id from the right one and gives neither away, so a database may keep it:
+    /// HMAC-SHA-256(HKDF(root, info = `masq/key-check/v1`), `token` | kid)[..16].
     pub fn check_value(&self) -> [u8; 16] {
         key_check(&self.root, &[b't', b'o', b'k', b'e', b'n', self.kid.get()])
     }
@@ -155,8 +156,8 @@ pub fn canonical_ip(text: &str) -> Option<IpAddr> {
 
 /// HMAC-SHA-256(HKDF(key, info = `masq/key-check/v1`), message)[..16].
 ///
-/// A database keeps it, to refuse a worker with another key before its first write. The HKDF keeps it apart from what
-/// the key itself is used for.
+/// With it a database refuses a worker with another key before its first write. The HKDF keeps it apart from what the
+/// key itself is used for.
 pub(super) fn key_check(key: &[u8; 32], message: &[u8]) -> [u8; 16] {
     let check = keyed(&hkdf(key, &[], b"masq/key-check/v1")).chain_update(message).finalize().into_bytes();
     std::array::from_fn(|i| check[i])
