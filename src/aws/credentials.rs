@@ -188,3 +188,114 @@ fn is_connection(error: &CredentialsError) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Gives keys that hold for so many seconds from each call, after a step aside for other tasks; fails after a
+    /// number of calls.
+    #[derive(Debug)]
+    struct Source {
+        holds: u64,
+        good: usize,
+        calls: Arc<AtomicUsize>,
+    }
+
+    impl ProvideCredentials for Source {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::new(async {
+                tokio::task::yield_now().await;
+                if self.calls.fetch_add(1, Ordering::Relaxed) >= self.good {
+                    return Err(CredentialsError::not_loaded("gone"));
+                }
+                let end = SystemTime::now() + Duration::from_secs(self.holds);
+                Ok(Keys::new("id", "secret", None, Some(end), "test"))
+            })
+        }
+    }
+
+    fn source(holds: u64, good: usize) -> (Arc<Credentials>, Arc<AtomicUsize>) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let source = Source { holds, good, calls: calls.clone() };
+        (Arc::new(Credentials::new(SharedCredentialsProvider::new(source), None)), calls)
+    }
+
+    /// As if the kept credentials had been fetched long ago.
+    fn make_due(credentials: &Credentials) {
+        let kept = credentials.kept().unwrap();
+        let renew_at = Some(SystemTime::now());
+        credentials.keep(Snapshot { identity: kept.identity.clone(), expires: kept.expires, renew_at });
+    }
+
+    #[tokio::test]
+    async fn many_callers_fetch_once() {
+        let (credentials, calls) = source(3600, 9);
+        let all = (0..50).map(|_| {
+            let credentials = credentials.clone();
+            async move { credentials.get().await.is_ok() }
+        });
+        assert!(futures_util::future::join_all(all).await.into_iter().all(|ok| ok));
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+
+        make_due(&credentials);
+        let old = credentials.kept().unwrap();
+        let all = (0..50).map(|_| credentials.get());
+        let got = futures_util::future::join_all(all).await;
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+        let with_old = got.iter().filter(|one| Arc::ptr_eq(one.as_ref().unwrap(), &old)).count();
+        assert_eq!(with_old, 49, "only the one that renews waits");
+    }
+
+    #[tokio::test]
+    async fn expired_ones_are_never_used() {
+        let (credentials, calls) = source(0, 9);
+        credentials.get().await.unwrap();
+        credentials.get().await.unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn the_old_ones_serve_while_renewing_fails() {
+        let (credentials, calls) = source(3600, 1);
+        credentials.get().await.unwrap();
+        make_due(&credentials);
+        for _ in 0..10 {
+            credentials.get().await.unwrap();
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), 2, "one failure, then a pause");
+    }
+
+    #[tokio::test]
+    async fn refused_ones_are_forgotten_once() {
+        let (credentials, calls) = source(3600, 9);
+        let refused = credentials.get().await.unwrap();
+        credentials.forget(&refused);
+        credentials.get().await.unwrap();
+        credentials.forget(&refused);
+        credentials.get().await.unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn errors_say_what_to_do() {
+        let explain = |text: &'static str| {
+            let (credentials, _) = source(0, 0);
+            credentials.explain(&CredentialsError::not_loaded(text)).to_string()
+        };
+        assert!(explain("no providers in chain").contains("set AWS_ACCESS_KEY_ID"));
+        assert!(explain("requires feature: sso").contains("export-credentials --profile default --format process"));
+    }
+
+    #[tokio::test]
+    async fn a_local_endpoint_takes_any() {
+        let (_, calls) = source(0, 0);
+        let local = LocalCredentials(Source { holds: 0, good: 0, calls });
+        assert_eq!(local.provide_credentials().await.unwrap().access_key_id(), "test");
+    }
+}

@@ -165,7 +165,8 @@ impl Names<'_> {
 
 /// A URL of a host, with a path that ends in a slash, as requests are sent to it.
 fn parse(text: &str, what: &str) -> Result<Uri, AwsError> {
-    let wrong = |why: &str| AwsError::Configuration(format!("the {what} {why}; it must begin with http:// or https://"));
+    let wrong =
+        |why: &str| AwsError::Configuration(format!("the {what} {why}; it must begin with http:// or https://"));
     let uri: Uri = text.trim().parse().map_err(|e| wrong(&format!("is no URL ({e})")))?;
     match uri.scheme_str() {
         Some("http" | "https") => {}
@@ -226,4 +227,92 @@ fn is_local(uri: &Uri) -> bool {
 
 fn is_true(text: &str) -> bool {
     text.trim().eq_ignore_ascii_case("true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SQS: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
+
+    fn wanted(url: &str, environment: &[(&str, &str)]) -> Wanted {
+        let settings = AwsSettings { resource: Some(url.to_owned()), ..AwsSettings::default() };
+        let lookup =
+            |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Wanted::new(SQS, &settings, &lookup).unwrap()
+    }
+
+    #[test]
+    fn regions_in_urls() {
+        let cases = [
+            ("https://sqs.eu-west-1.amazonaws.com/1/q", Some("eu-west-1")),
+            ("https://eu-west-1.queue.amazonaws.com/1/q", Some("eu-west-1")),
+            ("https://queue.amazonaws.com/1/q", Some("us-east-1")),
+            ("https://sqs.us-gov-west-1.amazonaws.com/1/q", Some("us-gov-west-1")),
+            ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", Some("cn-north-1")),
+            ("https://sqs-fips.us-east-2.api.aws/1/q", Some("us-east-2")),
+            ("https://vpce-0a1-b2c.sqs.us-east-1.vpce.amazonaws.com/1/q", Some("us-east-1")),
+            ("http://sqs.eu-central-1.localhost.localstack.cloud:4566/1/q", Some("eu-central-1")),
+            ("http://localhost:4566/1/q", None),
+            ("http://project-localstack-1:4566/1/q", None),
+        ];
+        for (url, region) in cases {
+            assert_eq!(region_of(&url.parse().unwrap()).as_deref(), region, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_region_of_the_address_wins() {
+        let here = [("AWS_REGION", "us-east-1")];
+        assert_eq!(wanted("https://sqs.eu-west-1.amazonaws.com/1/q", &here).region.unwrap(), "eu-west-1");
+        assert_eq!(wanted("http://localhost/1/q", &here).region.unwrap(), "us-east-1");
+        let vpce = [("AWS_ENDPOINT_URL", "https://x.sqs.eu-north-1.vpce.amazonaws.com")];
+        assert_eq!(wanted("https://sqs.eu-west-1.amazonaws.com/1/q", &vpce).region.unwrap(), "eu-north-1");
+    }
+
+    #[test]
+    fn the_service_s_variable_wins_over_the_general_one() {
+        let url = "https://sqs.eu-west-1.amazonaws.com/1/q";
+        let both = [("AWS_ENDPOINT_URL", "http://all:1"), ("AWS_ENDPOINT_URL_SQS", "http://sqs:2")];
+        assert_eq!(wanted(url, &both).endpoint.unwrap(), "http://sqs:2/");
+        assert_eq!(wanted(url, &both[..1]).endpoint.unwrap(), "http://all:1/");
+        let ignored = [both[0], both[1], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")];
+        assert_eq!(wanted(url, &ignored).endpoint, None);
+        assert_eq!(wanted(url, &[("AWS_ENDPOINT_URL", " ")]).endpoint, None);
+    }
+
+    #[test]
+    fn where_requests_go() {
+        let at = |url: Option<&str>, region, fips, dual_stack| {
+            let url = url.map(|url| url.parse().unwrap());
+            Names { service: "sqs", region, fips, dual_stack }.endpoint(url.as_ref()).unwrap().to_string()
+        };
+        let aws = Some("https://sqs.eu-west-1.amazonaws.com/1/q");
+        assert_eq!(at(aws, "eu-west-1", false, false), "https://sqs.eu-west-1.amazonaws.com/");
+        assert_eq!(at(aws, "eu-west-1", true, false), "https://sqs-fips.eu-west-1.amazonaws.com/");
+        assert_eq!(at(aws, "eu-west-1", true, true), "https://sqs-fips.eu-west-1.api.aws/");
+        assert_eq!(at(None, "cn-north-1", false, false), "https://sqs.cn-north-1.amazonaws.com.cn/");
+        let old = Some("https://eu-west-1.queue.amazonaws.com/1/q");
+        assert_eq!(at(old, "eu-west-1", false, false), "https://sqs.eu-west-1.amazonaws.com/");
+        let local = Some("http://localhost:4566/000000000000/q");
+        assert_eq!(at(local, "us-east-1", true, false), "http://localhost:4566/");
+        let private = Some("https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/1/q");
+        assert_eq!(at(private, "eu-west-1", true, false), "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/");
+    }
+
+    #[test]
+    fn what_is_no_address_is_said_so() {
+        for text in ["localhost:4566", "ftp://host", "http://", "https://user:pw@host/", "not a url"] {
+            let error = parse(text, "endpoint").unwrap_err().to_string();
+            assert!(error.contains("http://") && !error.contains("pw"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn stand_ins_are_told_from_aws() {
+        let local = |url: &str| is_local(&url.parse().unwrap());
+        assert!(local("http://localhost:4566/") && local("https://[::1]:1/") && local("http://localstack:4566/"));
+        assert!(!local("https://sqs.eu-west-1.amazonaws.com/") && !local("http://sqs.eu-west-1.amazonaws.com/"));
+        assert!(!local("https://queue.example.com/"));
+    }
 }

@@ -133,7 +133,8 @@ const THROTTLED: &[&str] = &[
     "OverLimit",
 ];
 const NOT_FOUND: &[&str] = &["QueueDoesNotExist", "NonExistentQueue"];
-const PASSING: &[&str] = &["InternalError", "InternalFailure", "ServiceUnavailable", "QueueDeletedRecently", "RequestTimeout"];
+const PASSING: &[&str] =
+    &["InternalError", "InternalFailure", "ServiceUnavailable", "QueueDeletedRecently", "RequestTimeout"];
 const STALE: &[&str] = &[
     "ExpiredToken",
     "ExpiredTokenException",
@@ -225,6 +226,8 @@ fn denied_remedy(action: &str, code: &str) -> String {
 fn network_remedy(reason: &str) -> &'static str {
     if reason.contains("UnknownIssuer") {
         "; if an authority of your own signs it, name its PEM file in AWS_CA_BUNDLE"
+    } else if reason.contains("CaUsedAsEndEntity") {
+        "; the server shows an authority's own certificate: give it one that is not for signing (CA:FALSE)"
     } else if reason.contains("dns error") || reason.contains("lookup address") {
         "; check the address and the region"
     } else {

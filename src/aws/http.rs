@@ -92,10 +92,11 @@ impl HttpClient {
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Answer, Failure> {
-        let answer = self.pool.request(request.map(Full::new)).await.map_err(|error| Failure {
-            closed: !error.is_connect() && was_closed(&error),
-            reason: causes(&error),
-        })?;
+        let answer = self
+            .pool
+            .request(request.map(Full::new))
+            .await
+            .map_err(|error| Failure { closed: !error.is_connect() && was_closed(&error), reason: causes(&error) })?;
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER).collect().await;
         let body = body.map_err(|error| Failure { closed: false, reason: causes(&*error) })?.to_bytes();

@@ -14,6 +14,8 @@ mod http;
 mod sign;
 #[cfg(test)]
 pub(crate) mod stub;
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::PathBuf,
@@ -162,7 +164,9 @@ impl AwsClient {
     /// Removes the cause of a failure where it is ours; says whether another attempt is worth it.
     fn remedy(&self, failure: &AwsError, operation: Operation, used: &Arc<Snapshot>, tried: &mut Remedies) -> bool {
         match failure {
-            AwsError::Network { closed: true, .. } if operation.repeatable => !std::mem::replace(&mut tried.connect, true),
+            AwsError::Network { closed: true, .. } if operation.repeatable => {
+                !std::mem::replace(&mut tried.connect, true)
+            }
             AwsError::Denied { stale_credentials: true, .. } => {
                 self.inner.credentials.forget(used);
                 !std::mem::replace(&mut tried.renew, true)

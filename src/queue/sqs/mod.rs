@@ -3,9 +3,9 @@
 //! It sends batches of ten, several at once, and says for every entry whether it was done. It does not wait, back off or
 //! repeat: whoever holds the queue does.
 
-mod wire;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::{
     path::PathBuf,
@@ -28,8 +28,7 @@ use crate::{
     pii::Pii,
 };
 
-const SQS: Service =
-    Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
+const SQS: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
 
 /// How long a call may take that does not wait for messages. SQS answers in some 10 ms; a longer wait holds back a
 /// worker, a shorter one gives up on a service that is only slow.
@@ -160,10 +159,9 @@ impl SqsQueue {
             arn: found.queue_arn,
             retention: found.message_retention_period.map(Duration::from_secs),
             visibility: found.visibility_timeout.map(Duration::from_secs),
-            redrive: policy.max_receive_count.map(|max_receive_count| Redrive {
-                dead_letter_arn: policy.dead_letter_target_arn,
-                max_receive_count,
-            }),
+            redrive: policy
+                .max_receive_count
+                .map(|max_receive_count| Redrive { dead_letter_arn: policy.dead_letter_target_arn, max_receive_count }),
             fifo: found.fifo_queue.unwrap_or(false),
         })
     }
@@ -241,7 +239,8 @@ impl SqsQueue {
         visibility_timeout: Option<u64>,
     ) -> Result<wire::BatchAnswer, QueueError> {
         let entries = receipts.iter().zip(IDS);
-        let entries = entries.map(|(receipt, id)| wire::HandleEntry { id, receipt_handle: &receipt.0, visibility_timeout });
+        let entries =
+            entries.map(|(receipt, id)| wire::HandleEntry { id, receipt_handle: &receipt.0, visibility_timeout });
         let request = wire::Batch { queue_url: self.url(), entries: entries.collect() };
         let answer: wire::BatchAnswer = read(operation.action, &self.call(operation, &request).await?)?;
         if let Some(first) = answer.failed.first() {
@@ -274,7 +273,7 @@ impl SqsQueue {
 impl Queue for SqsQueue {
     async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
         let wait = wait.min(LONGEST_POLL);
-        let operation = Operation { action: "ReceiveMessage", timeout: wait + POLL_MARGIN, repeatable: true };
+        let operation = poll(wait);
         let request = wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility));
         let answer = self.call(operation, &request).await?;
         let received = wire::messages(&answer).map_err(|error| unreadable(operation.action, "answer", &error))?;
@@ -299,6 +298,10 @@ impl Queue for SqsQueue {
         ];
         Ok(depth(&self.get_attributes(&names).await?))
     }
+}
+
+fn poll(wait: Duration) -> Operation {
+    Operation { action: "ReceiveMessage", timeout: wait + POLL_MARGIN, repeatable: true }
 }
 
 async fn find(client: &AwsClient, name: &str) -> Result<String, QueueError> {
