@@ -114,21 +114,24 @@ impl Credentials {
     }
 
     fn explain(&self, error: &CredentialsError) -> AwsError {
-        let reason = causes(error);
         let passing = matches!(error, CredentialsError::ProviderTimedOut(_)) || is_connection(error);
-        let nothing = matches!(error, CredentialsError::CredentialsNotLoaded(_));
-        let remedy = if reason.contains("sso") {
+        let cause = causes(error);
+        let reason = if cause.contains("feature(s) enabled") {
             let profile = self.profile.as_deref().unwrap_or("default");
             format!(
-                "; for a profile that signs in with SSO, add a profile with credential_process = aws configure \
-                 export-credentials --profile {profile} --format process, and name that one in AWS_PROFILE"
+                "profile {profile} signs in with SSO or the console, which takes the AWS CLI; add a profile with \
+                 credential_process = aws configure export-credentials --profile {profile} --format process, and name \
+                 that one in AWS_PROFILE"
             )
-        } else if nothing {
-            "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role".to_owned()
+        } else if matches!(error, CredentialsError::CredentialsNotLoaded(_)) || cause.contains("IMDS") {
+            // The metadata service is asked last: that it is locked matters only where nothing else gave any.
+            format!(
+                "{cause}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
+            )
         } else {
-            String::new()
+            cause
         };
-        AwsError::Credentials { reason: reason + &remedy, passing }
+        AwsError::Credentials { reason, passing }
     }
 
     fn kept(&self) -> Option<Arc<Snapshot>> {
@@ -289,7 +292,10 @@ mod tests {
             credentials.explain(&CredentialsError::not_loaded(text)).to_string()
         };
         assert!(explain("no providers in chain").contains("set AWS_ACCESS_KEY_ID"));
-        assert!(explain("requires feature: sso").contains("export-credentials --profile default --format process"));
+        assert!(
+            explain("requires following cargo feature(s) enabled: sso")
+                .contains("export-credentials --profile default --format process")
+        );
     }
 
     #[tokio::test]

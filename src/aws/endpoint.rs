@@ -66,7 +66,8 @@ impl Wanted {
 
     /// Asks the profile and, where nothing else names a region, the instance's metadata.
     pub(super) async fn resolve(self, http: &HttpClient) -> Result<Place, AwsError> {
-        let config = self.load(http).await;
+        // On the heap: aws-config's future is of 25 kB.
+        let config = Box::pin(self.load(http)).await;
         let region = config.region().map(ToString::to_string);
         let missing = "no AWS region: set AWS_REGION, or name the queue by its full URL";
         let region = region.ok_or_else(|| AwsError::Configuration(missing.to_owned()))?;
@@ -206,7 +207,7 @@ fn is_region(label: &str) -> bool {
     first.len() >= 2
         && letters(first)
         && !middle.is_empty()
-        && middle.iter().all(|part| letters(&part))
+        && middle.iter().all(|part| letters(part))
         && matches!(last.len(), 1 | 2)
         && last.bytes().all(|b| b.is_ascii_digit())
 }

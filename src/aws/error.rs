@@ -54,10 +54,10 @@ pub enum AwsError {
         passing: bool,
     },
     /// Somebody must allow it.
-    #[error("{code}{}: {}", after_colon(.message), denied_remedy(.action, .code))]
+    #[error("{code}{}: {}", after_colon(.message), denied_remedy(.permission, .code))]
     Denied {
-        /// The call.
-        action: &'static str,
+        /// The action of IAM that allows the call, as `sqs:DeleteMessage`.
+        permission: String,
         /// The service's word for it.
         code: String,
         /// What the service said about it; may be empty.
@@ -92,7 +92,7 @@ pub enum AwsError {
 
 /// An answer that is no success, read.
 pub(super) fn from_answer(
-    action: &'static str,
+    permission: String,
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
@@ -109,11 +109,11 @@ pub(super) fn from_answer(
     } else if has(NOT_FOUND) {
         AwsError::NotFound { code }
     } else if has(STALE) || has(SIGNATURE) || has(SKEW) || has(DENIED) || code.contains("AccessDenied") {
-        AwsError::Denied { action, stale_credentials: has(STALE), code, message }
+        AwsError::Denied { permission, stale_credentials: has(STALE), code, message }
     } else if status.is_server_error() || has(PASSING) || status == StatusCode::REQUEST_TIMEOUT {
         AwsError::Server { status: status.as_u16(), code }
     } else if matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) {
-        AwsError::Denied { action, stale_credentials: false, code, message }
+        AwsError::Denied { permission, stale_credentials: false, code, message }
     } else {
         AwsError::Rejected { code, message }
     }
@@ -209,17 +209,15 @@ fn presentable(message: &str) -> String {
     line.join(" ").chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
-/// The action of IAM that allows a call: batches have none of their own.
-fn denied_remedy(action: &str, code: &str) -> String {
-    let permission = action.strip_suffix("Batch").unwrap_or(action);
+fn denied_remedy(permission: &str, code: &str) -> String {
     match code {
         _ if STALE.contains(&code) || SIGNATURE.contains(&code) => {
             "check the access key, its secret and, for temporary ones, the session token".to_owned()
         }
         _ if code.contains("Kms") || code.contains("KMS") => {
-            "allow kms:Decrypt (and kms:GenerateDataKey to send) on the queue's key".to_owned()
+            "allow kms:Decrypt (and kms:GenerateDataKey to send) on the key that encrypts it".to_owned()
         }
-        _ => format!("allow sqs:{permission} in the role's policy or the queue's"),
+        _ => format!("allow {permission} in the role's policy or the resource's"),
     }
 }
 

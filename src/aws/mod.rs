@@ -69,6 +69,13 @@ pub struct Operation {
     pub repeatable: bool,
 }
 
+impl Operation {
+    /// The action of IAM that allows it: batches have none of their own.
+    fn permission(self, service: &Service) -> String {
+        format!("{}:{}", service.name, self.action.strip_suffix("Batch").unwrap_or(self.action))
+    }
+}
+
 /// A client of one service in one region. Cloning it is cheap; all clones share connections and credentials.
 #[derive(Clone)]
 pub struct AwsClient {
@@ -155,7 +162,7 @@ impl AwsClient {
         if status.is_success() {
             return Ok(body);
         }
-        Err(match error::from_answer(operation.action, status, &headers, &body, signed_at) {
+        Err(match error::from_answer(operation.permission(service), status, &headers, &body, signed_at) {
             AwsError::ClockSkew { seconds } => AwsError::ClockSkew { seconds: seconds + offset },
             other => other,
         })

@@ -94,7 +94,7 @@ async fn a_denial_names_the_permission() {
     let error = failure(Step::error(403, "AccessDenied", text)).await;
     assert_eq!(
         error.to_string(),
-        format!("AccessDenied: {text}: allow sqs:DeleteMessage in the role's policy or the queue's")
+        format!("AccessDenied: {text}: allow sqs:DeleteMessage in the role's policy or the resource's")
     );
 }
 
@@ -153,7 +153,7 @@ async fn what_must_not_happen_twice_is_sent_once() {
 }
 
 /// A client whose keys come from a program: `KEY1` at its first call, `KEY2` at its second.
-async fn with_process(stub: &Stub, dir: &Path) -> AwsClient {
+fn with_process(stub: &Stub, dir: &Path) -> AwsClient {
     let script = dir.join("keys.sh");
     let text = r#"echo call >>"$1/calls"
 n=$(wc -l <"$1/calls" | tr -d ' ')
@@ -170,7 +170,7 @@ echo '{"Version":1,"AccessKeyId":"KEY'$n'","SecretAccessKey":"s","SessionToken":
 async fn expired_credentials_are_fetched_again_once() {
     let dir = tempfile::tempdir().unwrap();
     let stub = Stub::start([Step::ok("1"), Step::error(403, "ExpiredToken", "expired"), Step::ok("2")]).await;
-    let client = with_process(&stub, dir.path()).await;
+    let client = with_process(&stub, dir.path());
     assert_eq!(client.call(ASK, Bytes::new()).await.unwrap(), "1");
     assert_eq!(client.call(ASK, Bytes::new()).await.unwrap(), "2");
     let tokens: Vec<String> = stub.seen().iter().map(|s| s.header("x-amz-security-token").to_owned()).collect();

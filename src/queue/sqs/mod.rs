@@ -1,4 +1,4 @@
-//! Amazon SQS, and whatever speaks its JSON protocol: seven operations on the lean client of [`crate::aws`].
+//! Amazon SQS, and whatever speaks its JSON protocol: six operations on the lean client of [`crate::aws`].
 //!
 //! It sends batches of ten, several at once, and says for every entry whether it was done. It does not wait, back off or
 //! repeat: whoever holds the queue does.
