@@ -1,1 +1,3 @@
-//! (being written)
+//! The embedded defaults: what masq brings along so that a fresh machine needs no running server.
+
+pub mod sqs;
