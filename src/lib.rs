@@ -14,6 +14,7 @@ pub mod sink;
 pub mod vault;
 
 pub mod aws;
+pub mod check;
 pub mod config;
 pub mod db;
 pub mod http;
