@@ -164,7 +164,7 @@ impl Names<'_> {
     }
 }
 
-/// A URL of a host, with a path that ends in a slash, as requests are sent to it.
+/// A URL that requests can be sent to. What is wrong with it is said without it: people write passwords into URLs.
 fn parse(text: &str, what: &str) -> Result<Uri, AwsError> {
     let wrong =
         |why: &str| AwsError::Configuration(format!("the {what} {why}; it must begin with http:// or https://"));
@@ -207,7 +207,7 @@ fn is_region(label: &str) -> bool {
     first.len() >= 2
         && letters(first)
         && !middle.is_empty()
-        && middle.iter().all(|part| letters(part))
+        && middle.iter().all(letters)
         && matches!(last.len(), 1 | 2)
         && last.bytes().all(|b| b.is_ascii_digit())
 }
@@ -222,7 +222,10 @@ fn is_aws(host: &str) -> bool {
 fn is_local(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    let loopback = host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|a| a.is_loopback());
+    // LocalStack's public name for 127.0.0.1, for which it has a certificate.
+    let localstack = host.ends_with("localhost.localstack.cloud");
+    let named = host == "localhost" || host.ends_with(".localhost") || localstack;
+    let loopback = named || address.is_ok_and(|a| a.is_loopback());
     !is_aws(host) && (loopback || uri.scheme_str() == Some("http"))
 }
 
@@ -314,6 +317,7 @@ mod tests {
         let local = |url: &str| is_local(&url.parse().unwrap());
         assert!(local("http://localhost:4566/") && local("https://[::1]:1/") && local("http://localstack:4566/"));
         assert!(!local("https://sqs.eu-west-1.amazonaws.com/") && !local("http://sqs.eu-west-1.amazonaws.com/"));
+        assert!(local("https://sqs.eu-west-1.localhost.localstack.cloud:4566/"));
         assert!(!local("https://queue.example.com/"));
     }
 }

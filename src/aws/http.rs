@@ -157,13 +157,8 @@ fn was_closed(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// Scheme, host and port: all that a message about an address may say.
+/// Scheme, host and port: all that a message about an address says.
 fn place(uri: &Uri) -> String {
-    let scheme = uri.scheme_str().unwrap_or("http");
-    uri.authority().map_or_else(|| scheme.to_owned(), |authority| format!("{scheme}://{}", host(authority.as_str())))
-}
-
-/// The authority without user and password.
-fn host(authority: &str) -> &str {
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}", uri.scheme_str().unwrap_or_default())
 }

@@ -7,8 +7,8 @@
 //! The protocol is AWS JSON 1.0: <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>.
 
 mod connector;
-pub mod credentials;
-pub mod endpoint;
+mod credentials;
+mod endpoint;
 mod error;
 mod http;
 mod sign;
@@ -128,11 +128,6 @@ impl AwsClient {
     /// The region that requests are signed for.
     pub fn region(&self) -> &str {
         &self.inner.region
-    }
-
-    /// Where requests go: scheme, host and perhaps a port.
-    pub fn endpoint(&self) -> &Uri {
-        &self.inner.endpoint
     }
 
     /// Sends one request and answers the body of the service's answer.

@@ -1,4 +1,6 @@
-//! A server for tests that answers by a script: whatever is asked, the next step comes.
+//! A server for tests that answers by a script: whatever is asked, the next step comes. It keeps what it was asked.
+//!
+//! It knows nothing of SQS; for a queue that behaves like one there is [`crate::local`].
 
 use std::{
     collections::VecDeque,

@@ -1,3 +1,5 @@
+//! The client against a scripted server: what it sends, what it makes of each answer, and what it repeats.
+
 use std::{
     fs,
     io::{Read, Write},

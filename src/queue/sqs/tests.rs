@@ -1,3 +1,5 @@
+//! The queue against a scripted server: what it sends, and what it makes of whole, odd and failing answers.
+
 use std::time::Instant;
 
 use super::*;
