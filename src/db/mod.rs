@@ -1,1 +1,3 @@
-//! (being written)
+//! db
+
+pub mod conninfo;
