@@ -111,6 +111,11 @@ fn certificate(error: &RustlsError, endpoint: &Endpoint, conninfo: &Conninfo) ->
                  has, or use sslmode=verify-ca"
             )
         }
+        // Among others: it is a CA's certificate, as PostgreSQL's own recipe for a self-signed server makes it.
+        RustlsError::InvalidCertificate(CertificateError::Other(reason)) => format!(
+            "the server's certificate cannot be verified ({reason}): put that very certificate into sslrootcert, or give \
+             the server one that is signed by a CA"
+        ),
         other => format!("TLS fails: {other}; sslmode={}", word(conninfo.tls.mode)),
     };
     (ConnectError::Misconfigured, text)

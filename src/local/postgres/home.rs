@@ -98,7 +98,8 @@ impl Home {
         if self.0.join(format!(".s.PGSQL.{port}")).as_os_str().len() <= LONGEST_SOCKET_PATH {
             return Ok((self.0.clone(), None));
         }
-        let short = tempfile::Builder::new().prefix("masq-").tempdir_in("/tmp");
+        let short =
+            tempfile::Builder::new().prefix("masq-").permissions(Permissions::from_mode(0o700)).tempdir_in("/tmp");
         let path = PathBuf::from("/tmp");
         let short =
             short.map_err(|source| PostgresError::Files { doing: "cannot make a directory in", path, source })?;

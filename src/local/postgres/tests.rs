@@ -86,8 +86,10 @@ async fn says_what_is_wrong() {
     fs::write(occupied.path().join("thesis.txt"), "").unwrap();
     assert!(matches!(PrivatePostgres::start(&options(&occupied)).await, Err(PostgresError::Occupied(_))));
 
+    fs::set_permissions(occupied.path(), fs::Permissions::from_mode(0o700)).unwrap();
     if rustix::process::geteuid().is_root() {
         let inside = Options { directory: occupied.path().join("inside"), ..Options::default() };
-        assert!(matches!(PrivatePostgres::start(&inside).await, Err(PostgresError::OutOfReach { .. })));
+        let error = PrivatePostgres::start(&inside).await.err().unwrap();
+        assert!(matches!(error, PostgresError::OutOfReach { .. }), "{error}");
     }
 }
