@@ -49,7 +49,8 @@ pub(super) fn explain(error: &Error, endpoint: &Endpoint, conninfo: &Conninfo) -
 /// Explains that an attempt took longer than it may.
 pub(super) fn too_slow(endpoint: &Endpoint, conninfo: &Conninfo, limit: std::time::Duration) -> ConnectError {
     ConnectError::Unavailable(format!(
-        "cannot connect to {endpoint}/{} as {}: no answer within {limit:?} (connect_timeout): is the host right, and does a firewall let us through?",
+        "cannot connect to {endpoint}/{} as {}: no answer within {limit:?} (connect_timeout): is the host right, and \
+         does a firewall let us through?",
         conninfo.database, conninfo.user
     ))
 }

@@ -31,12 +31,12 @@ use super::conninfo::{Root, SslMode, TlsOptions};
 pub enum TlsError {
     /// `verify-ca` and `verify-full` have nobody to trust.
     #[error(
-        "sslmode asks for verification and there is no root certificate: name the CA's file in sslrootcert, or \
-         sslrootcert=system for the system's roots{}", looked.as_ref().map(|path| format!(" ({} does not exist)", path.display())).unwrap_or_default()
+        "sslmode asks for verification and {looked} is not there: name the CA's file in sslrootcert, or \
+         sslrootcert=system for the system's roots"
     )]
     NoRoot {
         /// Where libpq's users keep it.
-        looked: Option<PathBuf>,
+        looked: String,
     },
     /// A file cannot be read.
     #[error("cannot read {what} {}: {source}", path.display())]
@@ -99,7 +99,10 @@ fn trust(options: &TlsOptions) -> Result<Trust, TlsError> {
     let root = match (&options.root, default) {
         (Some(root), _) => Some(root.clone()),
         (None, Some(path)) if path.exists() => Some(Root::File(path)),
-        (None, looked) if options.mode >= SslMode::VerifyCa => return Err(TlsError::NoRoot { looked }),
+        (None, looked) if options.mode >= SslMode::VerifyCa => {
+            let usual = PathBuf::from("~/.postgresql/root.crt");
+            return Err(TlsError::NoRoot { looked: looked.unwrap_or(usual).display().to_string() });
+        }
         (None, _) => None,
     };
     // `require` verifies the chain as soon as there is a root, as `verify-ca` does.

@@ -34,7 +34,8 @@ fn pairs(text: &str) -> Result<Written, ConninfoError> {
         let (keyword, after) = rest.split_at(end);
         let Some(after) = after.trim_start().strip_prefix('=') else {
             return Err(ConninfoError::Syntax(
-                "the connection string has a word without \"=\": write keyword=value, values with spaces in 'quotes', or postgresql://…"
+                "the connection string has a word without \"=\": write keyword=value, values with \
+                 spaces in 'quotes', or postgresql://…"
                     .into(),
             ));
         };

@@ -84,7 +84,7 @@ pub enum PostgresError {
     NotReady(Duration, ConnectError),
 }
 
-/// A running private cluster.
+/// A running private cluster. Dropping it cuts every session off and waits until the server is gone, some milliseconds.
 pub struct PrivatePostgres {
     server: Child,
     #[allow(dead_code)] // held for its drop
