@@ -67,8 +67,7 @@ impl Database {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let session = session(&server.conninfo()).await;
         session.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        let url = server.conninfo().replace("/postgres?", &format!("/{name}?"));
-        assert!(url.contains(&name), "{url}");
+        let url = server.conninfo().strip_suffix("/postgres").map(|server| format!("{server}/{name}")).unwrap();
         Self { url }
     }
 
