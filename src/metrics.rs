@@ -84,7 +84,8 @@ impl Metrics {
             &["reason"],
         )?;
         let steps = HistogramVec::new(
-            HistogramOpts::new("batch_step_seconds", "Time that a batch spends in a step.").buckets(STEP_BUCKETS.into()),
+            HistogramOpts::new("batch_step_seconds", "Time that a batch spends in a step.")
+                .buckets(STEP_BUCKETS.into()),
             &["step"],
         )?;
         let lag = Histogram::with_opts(

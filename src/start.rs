@@ -14,14 +14,11 @@ use crate::{
     config::{ColumnType, Config},
     db::{ConnectError, Connector, DbError, Session, migrations},
     metrics::Metrics,
-    pipeline::{
-        Status, Worker,
-        decode::{Decoder, Limits},
-        mask::Masker,
-        now_ms,
-        receive::Intake,
+    pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
+    queue::{
+        Queue, QueueError,
+        sqs::{QueueAttributes, SqsQueue},
     },
-    queue::{Queue, QueueError, sqs::{QueueAttributes, SqsQueue}},
     sink::{
         ledger,
         postgres::{PostgresSink, Target},
@@ -194,7 +191,8 @@ pub fn workers<Q: Queue>(
     shared: &Shared,
     (visibility, options): (Option<Duration>, Options),
 ) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
-    let limits = config.columns.iter().zip(&ready.stored).map(|(column, stored)| Limits::of(*stored, column.mask.as_ref()));
+    let limits =
+        config.columns.iter().zip(&ready.stored).map(|(column, stored)| Limits::of(*stored, column.mask.as_ref()));
     let decoder = Arc::new(Decoder::new(config.columns.clone(), limits.collect(), config.unknown_fields));
     let visibility = config.queue.visibility.or(visibility).unwrap_or(VISIBILITY);
     let max_bytes = config.queue.max_in_flight_bytes / config.database.connections as u64;

@@ -29,7 +29,12 @@ pub struct Examined {
 ///
 /// # Errors
 /// If the database cannot answer.
-pub async fn examine(session: &Session, config: &Config, keys: Option<&KeyRing>, allow_unsafe: bool) -> Result<Examined, DbError> {
+pub async fn examine(
+    session: &Session,
+    config: &Config,
+    keys: Option<&KeyRing>,
+    allow_unsafe: bool,
+) -> Result<Examined, DbError> {
     let mut findings = super::durability(&catalog::durability(session).await?, allow_unsafe);
     let schema_missing = migrations::are_missing(session).await?;
     let table = catalog::table(session, &config.table).await?;

@@ -7,8 +7,8 @@
 pub mod account;
 pub mod catalog;
 pub mod conninfo;
-pub mod migrations;
 mod explain;
+pub mod migrations;
 pub mod sqlstate;
 #[cfg(test)]
 mod tests;

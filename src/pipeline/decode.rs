@@ -4,17 +4,14 @@
 //! reason wins when several fit is fixed: the first in [`Reason::KINDS`], and of two alike the one of the earlier column.
 //! What a single value means is in [`value`].
 
-mod value;
-
 use std::collections::HashSet;
-
-pub use value::Limits;
 
 use crate::{
     config::{Column, Default, Meaning, OnInvalid, UnknownFields},
     event::{Event, Field, Reason, Reject, Value},
     json::{At, Document, Fault, Json},
     pii::Pii,
+    pipeline::value::{self, Limits},
     queue::Message,
 };
 
@@ -74,8 +71,7 @@ impl Decoder {
         if let Some(fault) = document.fault() {
             return Err(reason_of(fault));
         }
-        let found: Vec<Result<Option<At>, Reason>> =
-            self.columns.iter().map(|column| find(document, column)).collect();
+        let found: Vec<Result<Option<At>, Reason>> = self.columns.iter().map(|column| find(document, column)).collect();
         if found.iter().all(|found| matches!(found, Ok(None))) {
             return Err(Reason::UnknownMessageType);
         }

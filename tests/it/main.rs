@@ -1,5 +1,7 @@
 //! The integration tests: one binary, a module for each part of the world it needs.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that fails says so by panicking")]
+
 mod support;
 
 mod messages;
