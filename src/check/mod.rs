@@ -11,6 +11,7 @@ use std::{collections::HashSet, time::Duration};
 use crate::{
     config::{Column, ColumnType, Config, Mask, Meaning},
     db::catalog::{Durability, Kind, Persistence, Table, TableColumn},
+    pipeline::{decode::bad_default, value::Limits},
     queue::sqs::QueueAttributes,
 };
 
@@ -179,6 +180,7 @@ pub fn table(config: &Config, table: &Table, allow_unsafe: bool) -> (Vec<Finding
             Some(there) => match judge_column(column, there) {
                 Ok(column_type) => {
                     findings.extend(differing_type(column, column_type));
+                    findings.extend(unusable_default(column, column_type));
                     stored.push(column_type);
                 }
                 Err(finding) => findings.push(finding),
@@ -251,6 +253,15 @@ fn differing_type(column: &Column, stored: ColumnType) -> Option<Finding> {
             "",
         )
     })
+}
+
+fn unusable_default(column: &Column, stored: ColumnType) -> Option<Finding> {
+    let reason = bad_default(column, &Limits::of(stored, column.mask.as_ref()))?;
+    Some(Finding::refused(
+        "configuration",
+        format!("the default of column \"{}\" is no value for it: {}", column.name, reason.kind()),
+        format!("write a default that means {}", column.meaning),
+    ))
 }
 
 /// Columns that PostgreSQL would have to fill and cannot.
