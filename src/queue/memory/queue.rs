@@ -232,6 +232,12 @@ impl MemoryQueue {
         self.shared.change(|backlog, _now| backlog.is_full())
     }
 
+    /// How many handles there are: what tells a test that a poll has begun or ended.
+    #[cfg(test)]
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
     fn check(&self, action: &'static str) -> Result<(), QueueError> {
         if self.is_deleted() {
             let reason = format!("the queue {} has been deleted", self.name());
