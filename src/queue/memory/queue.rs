@@ -86,12 +86,12 @@ impl Shared {
         let known_due = backlog.next_due().unwrap_or(i64::MAX);
         let result = step(&mut backlog, now);
         let due_earlier = backlog.next_due().is_some_and(|due| due < known_due);
-        let has_ready = backlog.has_ready();
+        let has_some = backlog.has_some();
         drop(backlog);
         if due_earlier {
             self.changed.notify_waiters();
         }
-        if has_ready {
+        if has_some {
             self.changed.notify_one();
         }
         result

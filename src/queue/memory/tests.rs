@@ -339,6 +339,7 @@ async fn with_120_000_in_flight_a_receive_comes_back_empty() {
     }
     assert_eq!(queue.count(), depth(1, 120_000, 0));
     assert!(queue.is_full());
+    assert!(queue.take(10, SECOND, HIDDEN).await.is_empty());
     queue.remove(&last.unwrap().receipt).unwrap();
     assert!(!is_quiet(&queue).await);
 }
