@@ -14,6 +14,7 @@ pub mod sink;
 pub mod vault;
 
 pub mod aws;
+pub mod check;
 pub mod config;
 pub mod db;
 pub mod http;
@@ -24,3 +25,4 @@ pub mod cli;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod start;

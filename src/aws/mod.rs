@@ -1,1 +1,199 @@
-//! (being written)
+//! One signed JSON call to an AWS service: HTTP, credentials, endpoint, signature and errors, each a file.
+//!
+//! It knows no service's operations: [`crate::queue::sqs`] is one. It does not back off either: whoever calls does
+//! that, and a call is repeated here only where its failure was of our own making (a pooled connection that the server
+//! had closed, credentials that had expired, a clock that is wrong), once each.
+//!
+//! The protocol is AWS JSON 1.0: <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>.
+
+mod connector;
+mod credentials;
+mod endpoint;
+mod error;
+mod http;
+mod sign;
+#[cfg(test)]
+pub(crate) mod stub;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use hyper::Uri;
+
+pub use self::error::AwsError;
+use self::{
+    credentials::{Credentials, Snapshot},
+    endpoint::Wanted,
+    http::{Answer, HttpClient},
+};
+
+/// Which service is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// Its name in host names and signatures: `sqs`.
+    pub name: &'static str,
+    /// What stands before the action in `X-Amz-Target`: `AmazonSQS`.
+    pub target: &'static str,
+    /// The variable with which AWS's tools move this service's endpoint alone: `AWS_ENDPOINT_URL_SQS`.
+    pub endpoint_variable: &'static str,
+}
+
+/// What is known about where to go. Whatever is `None` comes from AWS's own rules.
+#[derive(Clone, Debug, Default)]
+pub struct AwsSettings {
+    /// Where the service answers; wins over everything.
+    pub endpoint: Option<String>,
+    /// The URL of the resource, whose host is where it answers and often names the region.
+    pub resource: Option<String>,
+    /// A PEM file of trusted authorities, in place of the system's; wins over `AWS_CA_BUNDLE`.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// One kind of call.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// Its name, as the service documents it.
+    pub action: &'static str,
+    /// How long one attempt may take from connecting to the last byte.
+    pub timeout: Duration,
+    /// Whether doing it twice does no harm.
+    pub repeatable: bool,
+}
+
+impl Operation {
+    /// The action of IAM that allows it: batches have none of their own.
+    fn permission(self, service: &Service) -> String {
+        format!("{}:{}", service.name, self.action.strip_suffix("Batch").unwrap_or(self.action))
+    }
+}
+
+/// A client of one service in one region. Cloning it is cheap; all clones share connections and credentials.
+#[derive(Clone)]
+pub struct AwsClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    service: Service,
+    http: HttpClient,
+    credentials: Credentials,
+    region: String,
+    endpoint: Uri,
+    /// Seconds that the service's clock is ahead of ours. 0 until the service has refused a signature for it, so that
+    /// nobody's `Date` header is trusted without need.
+    clock_offset: AtomicI64,
+}
+
+impl AwsClient {
+    /// Finds region, endpoint and credentials as the AWS tools do; `lookup` reads the environment. Asks the network
+    /// only where the region or the endpoint is known to nobody but the instance's metadata service: the first
+    /// credentials are fetched by the first call.
+    ///
+    /// # Errors
+    /// [`AwsError::Configuration`] for an address or a CA bundle that is none, or where no region can be found.
+    pub fn connect(
+        service: Service,
+        settings: AwsSettings,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> impl Future<Output = Result<Self, AwsError>> + Send + use<> {
+        let wanted = Wanted::new(service, &settings, lookup);
+        let static_keys = credentials::from_environment(lookup);
+        let profile = lookup("AWS_PROFILE");
+        let ca_bundle = settings.ca_bundle.or_else(|| lookup("AWS_CA_BUNDLE").map(PathBuf::from));
+        async move {
+            let http = HttpClient::new(ca_bundle.as_deref())?;
+            let place = wanted?.resolve(&http).await?;
+            http.check_roots(&place.endpoint)?;
+            let provider = static_keys.unwrap_or_else(|| place.credentials(&http));
+            let credentials = Credentials::new(provider, profile);
+            Ok(Self::new(service, http, credentials, place.region, place.endpoint))
+        }
+    }
+
+    fn new(service: Service, http: HttpClient, credentials: Credentials, region: String, endpoint: Uri) -> Self {
+        tracing::debug!(service = service.name, region, %endpoint, "aws client");
+        let clock_offset = AtomicI64::new(0);
+        Self { inner: Arc::new(Inner { service, http, credentials, region, endpoint, clock_offset }) }
+    }
+
+    /// The region that requests are signed for.
+    pub fn region(&self) -> &str {
+        &self.inner.region
+    }
+
+    /// Sends one request and answers the body of the service's answer.
+    ///
+    /// # Errors
+    /// Any [`AwsError`] but `Configuration`, named by what helps.
+    pub async fn call(&self, operation: Operation, body: Bytes) -> Result<Bytes, AwsError> {
+        let mut tried = Remedies::default();
+        loop {
+            let credentials = self.inner.credentials.get().await?;
+            let failure = match self.attempt(operation, body.clone(), &credentials).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if !self.remedy(&failure, operation, &credentials, &mut tried) {
+                return Err(failure);
+            }
+        }
+    }
+
+    async fn attempt(&self, operation: Operation, body: Bytes, by: &Snapshot) -> Result<Bytes, AwsError> {
+        let Inner { service, http, region, endpoint, clock_offset, .. } = &*self.inner;
+        let offset = clock_offset.load(Ordering::Relaxed);
+        let signed_at = shifted(SystemTime::now(), offset);
+        let what = sign::Request { service, action: operation.action, region, endpoint };
+        let Answer { status, headers, body } = http.send(what.sign(body, by, signed_at)?, operation.timeout).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(match error::from_answer(operation.permission(service), status, &headers, &body, signed_at) {
+            AwsError::ClockSkew { seconds } => AwsError::ClockSkew { seconds: seconds + offset },
+            other => other,
+        })
+    }
+
+    /// Removes the cause of a failure where it is ours; says whether another attempt is worth it.
+    fn remedy(&self, failure: &AwsError, operation: Operation, used: &Arc<Snapshot>, tried: &mut Remedies) -> bool {
+        match failure {
+            AwsError::Network { closed: true, .. } if operation.repeatable => {
+                !std::mem::replace(&mut tried.connect, true)
+            }
+            AwsError::Denied { stale_credentials: true, .. } => {
+                self.inner.credentials.forget(used);
+                !std::mem::replace(&mut tried.renew, true)
+            }
+            AwsError::ClockSkew { seconds } => {
+                tracing::warn!(seconds, "this machine's clock differs from the service's; signing with the service's");
+                self.inner.clock_offset.store(*seconds, Ordering::Relaxed);
+                !std::mem::replace(&mut tried.clock, true)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A moment, moved by so many seconds.
+fn shifted(moment: SystemTime, seconds: i64) -> SystemTime {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    let moved = if seconds < 0 { moment.checked_sub(by) } else { moment.checked_add(by) };
+    moved.unwrap_or(moment)
+}
+
+/// What one call has already been repeated for.
+#[derive(Default)]
+struct Remedies {
+    connect: bool,
+    renew: bool,
+    clock: bool,
+}

@@ -1,1 +1,270 @@
-//! (being written)
+//! Reaching PostgreSQL: a [`Connector`] makes [`Session`]s.
+//!
+//! What is done in a session is not here, but in `sink/` and `vault/`. There is no pool: each worker keeps its session.
+//! Statements go unnamed and nothing but time limits is kept in the session, so a pooler in transaction mode may stand
+//! between.
+
+pub mod account;
+pub mod catalog;
+pub mod conninfo;
+mod explain;
+pub mod migrations;
+pub mod sqlstate;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::{
+    future::poll_fn,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket, config, error::Severity, tls::TlsStream};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use conninfo::{ChannelBinding, Conninfo, Endpoint, Host, SslMode};
+pub use explain::ConnectError;
+pub use tls::TlsError;
+
+/// A server that vanished is noticed within 30 + 3 × 10 s of silence. Shorter would give up a server that a failing
+/// network hides for a moment; longer would keep a batch's lease busy with a connection that is gone.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_COUNT: u32 = 3;
+/// The same for data that nobody acknowledges (RFC 5482), where keepalives are silent.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long [`Session::close`] waits for the goodbye to be sent; a server that takes longer finds out by itself.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How long things may take. The last three are settings of the session, kept by the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// One attempt at one endpoint, all of it; `connect_timeout` in the connection string wins.
+    pub connect: Duration,
+    /// `lock_timeout`
+    pub lock: Duration,
+    /// `statement_timeout`
+    pub statement: Duration,
+    /// `idle_in_transaction_session_timeout`
+    pub idle_in_transaction: Duration,
+}
+
+impl Timeouts {
+    /// The statements that set them: with `SET` for a session, with `SET LOCAL` for a transaction behind a pooler.
+    pub fn as_sql(&self, set: &str) -> String {
+        let (lock, statement, idle) =
+            (self.lock.as_millis(), self.statement.as_millis(), self.idle_in_transaction.as_millis());
+        format!(
+            "{set} lock_timeout = {lock}; {set} statement_timeout = {statement}; \
+             {set} idle_in_transaction_session_timeout = {idle}"
+        )
+    }
+}
+
+/// Makes sessions with one database.
+pub struct Connector {
+    conninfo: Conninfo,
+    timeouts: Timeouts,
+    tls: MakeRustlsConnect,
+}
+
+impl Connector {
+    /// Prepares the way; connects to nothing yet.
+    ///
+    /// # Errors
+    /// If a certificate or key that TLS needs cannot be used.
+    pub fn new(conninfo: Conninfo, timeouts: Timeouts) -> Result<Self, ConnectError> {
+        let tls = tls::connector(&conninfo.tls)?;
+        Ok(Self { conninfo, timeouts, tls })
+    }
+
+    /// What it connects to; its `Display` is fit for logs.
+    pub fn conninfo(&self) -> &Conninfo {
+        &self.conninfo
+    }
+
+    /// A new session with the first endpoint that gives one.
+    ///
+    /// # Errors
+    /// What the last endpoint said that was tried; a host is tried only while those before it are merely away.
+    pub async fn connect(&self) -> Result<Session, ConnectError> {
+        let limit = self.conninfo.connect_timeout.unwrap_or(self.timeouts.connect);
+        let mut complaints = Vec::new();
+        for endpoint in &self.conninfo.endpoints {
+            let attempt = timeout(limit, Box::pin(self.attempt(endpoint))).await;
+            match attempt.unwrap_or_else(|_| Err(explain::too_slow(endpoint, &self.conninfo, limit))) {
+                Err(ConnectError::Unavailable(complaint)) => complaints.push(complaint),
+                settled => return settled,
+            }
+        }
+        Err(ConnectError::Unavailable(complaints.join("; ")))
+    }
+
+    async fn attempt(&self, endpoint: &Endpoint) -> Result<Session, ConnectError> {
+        let explain = |error| explain::explain(&error, endpoint, &self.conninfo);
+        let mode = self.ssl_mode(endpoint);
+        let connected = match self.config(endpoint, mode).connect(self.tls.clone()).await {
+            Err(error) if mode == config::SslMode::Prefer && explain::is_about_tls(&error) => {
+                let plain = self.config(endpoint, config::SslMode::Disable).connect(self.tls.clone()).await;
+                // Of two refusals the first is the one that says why.
+                plain.map_err(|_| error)
+            }
+            other => other,
+        };
+        let (client, connection) = connected.map_err(explain)?;
+        let session = Session::drive(client, connection);
+        let limits = self.timeouts.as_sql("SET");
+        let settings = format!("SET client_min_messages = warning; {limits}");
+        session.client.batch_execute(&settings).await.map_err(explain)?;
+        Ok(session)
+    }
+
+    /// A socket on this machine needs no TLS and PostgreSQL offers none there.
+    fn ssl_mode(&self, endpoint: &Endpoint) -> config::SslMode {
+        match (&endpoint.host, self.conninfo.tls.mode) {
+            (Host::Unix(_), _) | (_, SslMode::Disable) => config::SslMode::Disable,
+            (_, SslMode::Allow | SslMode::Prefer) => config::SslMode::Prefer,
+            (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => config::SslMode::Require,
+        }
+    }
+
+    fn config(&self, endpoint: &Endpoint, mode: config::SslMode) -> Config {
+        let conninfo = &self.conninfo;
+        let keepalives = &conninfo.keepalives;
+        let mut config = Config::new();
+        config
+            .user(&conninfo.user)
+            .dbname(&conninfo.database)
+            .application_name(&conninfo.application_name)
+            .port(endpoint.port)
+            .ssl_mode(mode)
+            .keepalives(!keepalives.off)
+            .keepalives_idle(keepalives.idle.unwrap_or(KEEPALIVE_IDLE))
+            .keepalives_interval(keepalives.interval.unwrap_or(KEEPALIVE_INTERVAL))
+            .keepalives_retries(keepalives.count.unwrap_or(KEEPALIVE_COUNT))
+            .tcp_user_timeout(keepalives.user_timeout.unwrap_or(TCP_USER_TIMEOUT))
+            .channel_binding(match conninfo.channel_binding {
+                ChannelBinding::Disable => config::ChannelBinding::Disable,
+                ChannelBinding::Prefer => config::ChannelBinding::Prefer,
+                ChannelBinding::Require => config::ChannelBinding::Require,
+            });
+        match &endpoint.host {
+            Host::Tcp(host) => config.host(host),
+            Host::Unix(directory) => config.host_path(directory),
+        };
+        if let Some(address) = endpoint.address {
+            config.hostaddr(address);
+        }
+        if let Some(password) = &endpoint.password {
+            config.password(password.as_str());
+        }
+        if let Some(options) = &conninfo.options {
+            config.options(options);
+        }
+        if conninfo.read_write {
+            config.target_session_attrs(config::TargetSessionAttrs::ReadWrite);
+        }
+        config
+    }
+}
+
+/// A session with PostgreSQL: a `tokio_postgres` client and the task that moves its bytes.
+///
+/// Dropped, it is cut off at once and the server rolls back what was open; [`Session::close`] says goodbye first.
+pub struct Session {
+    client: Client,
+    driver: Driver,
+    warnings: Arc<AtomicUsize>,
+}
+
+impl Session {
+    fn drive<T>(client: Client, mut connection: Connection<Socket, T>) -> Self
+    where
+        T: TlsStream + Unpin + Send + 'static,
+    {
+        let warnings = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&warnings);
+        let driver = tokio::spawn(async move {
+            // Notices are counted and never shown: their text may quote rows. The loop ends with the connection, whose
+            // error the client's pending call gets too.
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notice(notice) = message
+                    && notice.code().code() == "01000"
+                    && notice.parsed_severity() == Some(Severity::Warning)
+                {
+                    counted.fetch_add(1, Ordering::Release);
+                }
+            }
+        });
+        Self { client, driver: Driver(driver), warnings }
+    }
+
+    /// How many warnings of SQLSTATE 01000 came since this was last asked. A statement's warnings are counted before
+    /// its answer arrives, so after COMMIT this tells whether a synchronous standby was not waited for (PostgreSQL's
+    /// `SyncRepWaitForLSN`: "canceling wait for synchronous replication").
+    pub fn take_warnings(&self) -> usize {
+        self.warnings.swap(0, Ordering::Acquire)
+    }
+
+    /// Ends the session in good order.
+    pub async fn close(self) {
+        let Self { client, mut driver, .. } = self;
+        // Without its client the driver says goodbye to the server and ends.
+        drop(client);
+        let _gone_either_way = timeout(GOODBYE, &mut driver.0).await;
+    }
+}
+
+/// The task that moves a session's bytes; it ends with its handle.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+/// A statement failed outside of the pipeline's own transactions, such as a look into the catalogue. Quotes no row.
+#[derive(Debug, Error)]
+pub enum DbError {
+    /// A new session, later, may do better.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It fails until somebody changes something.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+impl DbError {
+    /// Says what was being done, such as `reading the catalogue`, and how it failed.
+    pub fn new(doing: &str, error: &tokio_postgres::Error) -> Self {
+        let text = format!("{doing} fails: {}", sqlstate::describe(error));
+        // Syntax and rights, data, features, authorization, names: none of these mends itself.
+        let lasting = ["42", "22", "0A", "28", "3D", "3F"];
+        match error.code() {
+            Some(code) if lasting.iter().any(|class| code.code().starts_with(class)) => Self::Misconfigured(text),
+            _ => Self::Unavailable(text),
+        }
+    }
+}

@@ -1,1 +1,4 @@
-//! (being written)
+//! The embedded defaults: what masq brings along so that a fresh machine needs no running server.
+
+pub mod postgres;
+pub mod sqs;

@@ -6,7 +6,7 @@
 pub mod copy;
 pub mod ledger;
 pub mod memory;
-// pub mod postgres;
+pub mod postgres;
 
 use std::{future::Future, ops::Range};
 

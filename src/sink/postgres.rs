@@ -19,8 +19,8 @@ use tokio_postgres::{Error, Statement, types::Type};
 
 use crate::{
     db::{
-        Connector, Session,
-        catalog::{Table, quote_ident},
+        ConnectError, Connector, Session,
+        catalog::{Kind, Table, quote_ident},
         sqlstate::{self, Remedy},
     },
     event::Reason,
@@ -147,22 +147,35 @@ impl PostgresSink {
 
     /// What the caller can do about an error. A session whose state is unknown is not used again.
     fn explain(&mut self, error: &Error) -> SinkError {
-        let text = sqlstate::describe(error);
-        let written: HashSet<&str> = self.target.columns.iter().map(String::as_str).collect();
-        match sqlstate::remedy(error, &self.target.table.name, &written) {
-            Remedy::Isolate => SinkError::Refused {
-                sqlstate: error.code().map_or_else(String::new, |code| code.code().to_owned()),
-                place: sqlstate::place(error),
-            },
-            Remedy::Halve => SinkError::TooSlow(text),
-            Remedy::Stop => {
-                self.open = None;
-                SinkError::Misconfigured(text)
+        let Target { table, columns, .. } = &*self.target;
+        let target = sqlstate::Target {
+            schema: &table.schema,
+            table: &table.name,
+            partitioned: table.kind == Kind::Partitioned,
+            columns,
+        };
+        match (sqlstate::remedy(error, &target), error.as_db_error()) {
+            (Remedy::Isolate, Some(refused)) => {
+                SinkError::Refused { sqlstate: refused.code().code().to_owned(), place: sqlstate::place(refused) }
             }
-            Remedy::Wait | Remedy::Pause => {
+            (Remedy::Halve, _) => SinkError::TooSlow(sqlstate::describe(error)),
+            (Remedy::Stop, _) => {
                 self.open = None;
-                SinkError::Unavailable(text)
+                SinkError::Misconfigured(sqlstate::describe(error))
             }
+            (Remedy::Isolate | Remedy::Wait | Remedy::Pause, _) => {
+                self.open = None;
+                SinkError::Unavailable(sqlstate::describe(error))
+            }
+        }
+    }
+}
+
+impl From<ConnectError> for SinkError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Unavailable(text) => Self::Unavailable(text),
+            lasting => Self::Misconfigured(lasting.to_string()),
         }
     }
 }
@@ -342,9 +355,9 @@ impl Open {
     }
 
     async fn commit(&mut self) -> Result<(), WriteError> {
-        let before = self.session.warnings();
+        self.session.take_warnings();
         self.session.batch_execute("COMMIT").await?;
-        if self.session.warnings() == before { Ok(()) } else { Err(WriteError::NotReplicated) }
+        if self.session.take_warnings() == 0 { Ok(()) } else { Err(WriteError::NotReplicated) }
     }
 }
 

@@ -43,7 +43,11 @@ pub fn load(path: &Path, passphrase: Option<&str>) -> Result<RecoveryKey, Identi
 }
 
 /// What stands in the file: the text of the key, or an age file of it.
-pub(super) fn protect(text: Zeroizing<String>, passphrase: Option<&str>, random: &age::FileRandom) -> Zeroizing<String> {
+pub(super) fn protect(
+    text: Zeroizing<String>,
+    passphrase: Option<&str>,
+    random: &age::FileRandom,
+) -> Zeroizing<String> {
     match passphrase {
         Some(passphrase) => Zeroizing::new(age::encrypt(&text, passphrase, age::WORK, random)),
         None => text,

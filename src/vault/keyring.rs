@@ -13,8 +13,7 @@ use zeroize::Zeroizing;
 
 pub use super::keyfile::{KeyError, Kind};
 use super::{
-    identity,
-    keyfile,
+    identity, keyfile,
     recovery::{RecoveryKey, RecoveryPublic},
     seal::{EpochKey, SubjectKey},
     token::TokenRoot,

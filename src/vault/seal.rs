@@ -82,7 +82,8 @@ impl SubjectKey {
         SubjectTag(std::array::from_fn(|i| mac[i]))
     }
 
-    /// Tells a wrong key from the right one and does not give it away: the key check of `subject`, as a token root's.
+    /// Tells a wrong key from the right one and does not give it away, so a database may keep it:
+    /// HMAC-SHA-256(HKDF(key, info = `masq/key-check/v1`), `subject`)[..16].
     pub fn check_value(&self) -> [u8; 16] {
         self.check
     }
@@ -215,7 +216,6 @@ fn dead_letter_key(epoch_key: &[u8; 32]) -> LessSafeKey {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,13 @@
-//! The integration tests: one binary, so that they are linked once. Each module says what it needs.
+//! The integration tests: one binary, a module for each part of the world it needs.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that fails says so by panicking")]
+
+mod source;
+mod support;
 
 mod compile_fail;
 mod repository;
-mod source;
 mod tidy;
+
+mod messages;
+mod postgres;

@@ -1,0 +1,126 @@
+//! Asks PostgreSQL for what the judgements of [`super`] are about.
+
+use tokio_postgres::types::Type;
+
+use super::{Finding, Severity};
+use crate::{
+    config::{ColumnType, Config},
+    db::{
+        DbError, Session,
+        catalog::{self, Table},
+        migrations,
+    },
+    vault::keyring::KeyRing,
+};
+
+/// What the database is like.
+pub struct Examined {
+    /// Everything to know or change.
+    pub findings: Vec<Finding>,
+    /// The target table, if it is there.
+    pub table: Option<Table>,
+    /// The types of the configured columns, in their order; short of some if there are problems.
+    pub stored: Vec<ColumnType>,
+    /// Whether `masq migrate` has something to do: a part of the schema `masq` or the target table is missing.
+    pub needs_migration: bool,
+}
+
+/// Examines the database under the session's login.
+///
+/// # Errors
+/// If the database cannot answer.
+pub async fn examine(
+    session: &Session,
+    config: &Config,
+    keys: Option<&KeyRing>,
+    allow_unsafe: bool,
+) -> Result<Examined, DbError> {
+    let mut findings = super::durability(&catalog::durability(session).await?, allow_unsafe);
+    let schema_missing = migrations::are_missing(session).await?;
+    let table = catalog::table(session, &config.table).await?;
+    let mut stored = Vec::new();
+    if let Some(table) = &table {
+        let (judged, types) = super::table(config, table, allow_unsafe);
+        findings.extend(judged);
+        stored = types;
+    }
+    if !schema_missing {
+        findings.extend(missing_grants(session).await?);
+        if let Some(keys) = keys {
+            findings.extend(other_keys(session, keys).await?);
+        }
+    }
+    let needs_migration = schema_missing || table.is_none();
+    Ok(Examined { findings, table, stored, needs_migration })
+}
+
+const GRANTS: &str = "SELECT what FROM (VALUES \
+     ('USAGE on schema masq', has_schema_privilege('masq', 'USAGE')), \
+     ('INSERT on masq.ledger', has_table_privilege('masq.ledger', 'INSERT')), \
+     ('SELECT on masq.ledger', has_table_privilege('masq.ledger', 'SELECT')), \
+     ('INSERT on masq.dead_letters', has_table_privilege('masq.dead_letters', 'INSERT')), \
+     ('INSERT on masq.epochs', has_table_privilege('masq.epochs', 'INSERT')), \
+     ('SELECT on masq.key_checks', has_table_privilege('masq.key_checks', 'SELECT')), \
+     ('EXECUTE on masq.keep_partitions', has_function_privilege('masq.keep_partitions(interval)', 'EXECUTE')), \
+     ('EXECUTE on masq.make_partition', has_function_privilege('masq.make_partition(date)', 'EXECUTE')) \
+     ) AS needed (what, granted) WHERE NOT granted";
+
+async fn missing_grants(session: &Session) -> Result<Vec<Finding>, DbError> {
+    let failed = |error| DbError::new("reading this login's permissions", &error);
+    let rows = session.query_typed(GRANTS, &[]).await.map_err(failed)?;
+    rows.iter()
+        .map(|row| {
+            let what: &str = row.try_get(0).map_err(failed)?;
+            let remedy = format!("GRANT {what} to it");
+            Ok(Finding::new(Severity::Denied, "database", format!("this login lacks {what}"), remedy))
+        })
+        .collect()
+}
+
+/// What a database knows keys by: a name and a value that says nothing of the key.
+fn key_checks(keys: &KeyRing) -> [(String, Vec<u8>, &'static str); 3] {
+    [
+        (format!("token-{}", keys.token.kid()), keys.token.check_value().to_vec(), "token.key"),
+        ("subject".to_owned(), keys.subject.check_value().to_vec(), "subject.key"),
+        ("recovery".to_owned(), keys.fingerprint().to_vec(), "recovery.pub"),
+    ]
+}
+
+/// Keys that are not those with which this database was written.
+async fn other_keys(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, DbError> {
+    let failed = |error| DbError::new("comparing the keys", &error);
+    let mut findings = Vec::new();
+    for (name, value, file) in key_checks(keys) {
+        let known = session
+            .query_typed("SELECT value FROM masq.key_checks WHERE name = $1", &[(&name, Type::TEXT)])
+            .await
+            .map_err(failed)?;
+        let Some(row) = known.first() else { continue };
+        let known: Vec<u8> = row.try_get(0).map_err(failed)?;
+        if known != value {
+            findings.push(Finding::refused(
+                "keys",
+                format!("{file} is not the key with which this database was written"),
+                "point --keys at the right directory; with other keys equal values would no longer be equal",
+            ));
+        }
+    }
+    Ok(findings)
+}
+
+/// Notes the keys in a database that has never seen any; afterwards only these write there.
+///
+/// # Errors
+/// If the database refuses.
+pub async fn claim_keys(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, DbError> {
+    for (name, value, _) in key_checks(keys) {
+        let known = "SELECT 1 FROM masq.key_checks WHERE name = $1";
+        let insert = "INSERT INTO masq.key_checks (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        let failed = |error| DbError::new("noting the keys", &error);
+        // Asked first: a login that may only read passes once the keys are known.
+        if session.query_typed_opt(known, &[(&name, Type::TEXT)]).await.map_err(failed)?.is_none() {
+            session.execute_typed(insert, &[(&name, Type::TEXT), (&value, Type::BYTEA)]).await.map_err(failed)?;
+        }
+    }
+    other_keys(session, keys).await
+}

@@ -1,0 +1,288 @@
+//! What must be true before the first message: asked by `masq check`, which says it all, and by `masq run`, which does
+//! not start over a problem.
+//!
+//! Here are the judgements, which are pure; [`database`] asks PostgreSQL for what they judge. Nothing here changes
+//! anything, except [`database::claim_keys`], which only `run` and `migrate` call.
+
+pub mod database;
+
+use std::{collections::HashSet, time::Duration};
+
+use crate::{
+    config::{Column, ColumnType, Config, Mask, Meaning},
+    db::catalog::{Durability, Kind, Persistence, Table, TableColumn},
+    pipeline::{decode::bad_default, value::Limits},
+    queue::sqs::QueueAttributes,
+};
+
+/// How much longer than a message can live its key must be remembered.
+const MARGIN: Duration = Duration::from_secs(86_400);
+
+/// On a FIFO queue, moving to a dead-letter queue begins a message's life again.
+const FIFO_MOVES: u32 = 2;
+
+/// The oldest PostgreSQL with unique keys on partitioned tables, as `server_version_num` counts.
+const OLDEST_POSTGRESQL: i32 = 110_000;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It works, but somebody should know.
+    Note,
+    /// A fault of what was configured: `run` refuses to start.
+    Refused,
+    /// A permission is missing: `run` refuses to start.
+    Denied,
+    /// Something does not answer: `run` waits for it.
+    Absent,
+}
+
+/// Something to know or to change, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about: `queue`, `database`, `table`, `keys`, `configuration`.
+    pub part: &'static str,
+    /// The cause.
+    pub what: String,
+    /// The remedy; empty where there is nothing to do.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// A finding of any severity.
+    pub fn new(severity: Severity, part: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { severity, part, what: what.into(), remedy: remedy.into() }
+    }
+
+    fn refused(part: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Severity::Refused, part, what, remedy)
+    }
+
+    fn note(part: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Severity::Note, part, what, remedy)
+    }
+}
+
+/// What the configuration alone says: what a reversible mask costs.
+pub fn configuration(config: &Config) -> Vec<Finding> {
+    let reversible = config.columns.iter().filter(|column| column.mask == Some(Mask::Sha256));
+    reversible
+        .map(|column| {
+            let cost = if column.meaning == Meaning::Ip {
+                "all IPv4 addresses are tried in about 320 s on one processor core, in 0.2 s on one graphics card"
+            } else {
+                "values of nine digits are tried in about 74 s on one processor core, in 0.05 s on one graphics card"
+            };
+            Finding::note(
+                "configuration",
+                format!("column \"{}\" has a reversible mask: {cost}", column.name),
+                "mask = \"hmac\"",
+            )
+        })
+        .collect()
+}
+
+/// Whether the ledger remembers longer than a message can live on this queue, and what else is worth knowing of it.
+pub fn queue(config: &Config, attributes: &QueueAttributes) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let moves = if attributes.fifo && attributes.redrive.is_some() { FIFO_MOVES } else { 1 };
+    if let Some(retention) = attributes.retention {
+        let needed = retention * moves + MARGIN;
+        if config.ledger.retention < needed {
+            findings.push(Finding::refused(
+                "queue",
+                format!(
+                    "a message can live {} on the queue and the ledger forgets after {}, so it could be written twice",
+                    days(retention * moves),
+                    days(config.ledger.retention)
+                ),
+                format!("set retention = \"{}d\" or more in [ledger]", needed.as_secs().div_ceil(86_400)),
+            ));
+        }
+    }
+    if attributes.redrive.is_none() {
+        findings.push(Finding::note(
+            "queue",
+            "it has no dead-letter queue: a message that nobody can settle comes again until its retention ends",
+            "set a RedrivePolicy with maxReceiveCount 5 or more",
+        ));
+    }
+    if attributes.redrive.as_ref().is_some_and(|redrive| redrive.max_receive_count < 3) {
+        findings.push(Finding::note(
+            "queue",
+            "its maxReceiveCount is below 3: a restart or two moves good messages to the dead-letter queue",
+            "raise maxReceiveCount in its RedrivePolicy",
+        ));
+    }
+    if attributes.fifo {
+        findings.push(Finding::note("queue", "it is a FIFO queue: rows are written once each, not in its order", ""));
+    }
+    findings
+}
+
+/// Whether what the server commits stays committed.
+pub fn durability(durability: &Durability, allow_unsafe: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if durability.server_version_num < OLDEST_POSTGRESQL {
+        let major = durability.server_version_num / 10_000;
+        findings.push(Finding::refused(
+            "database",
+            format!("PostgreSQL {major} is too old: the ledger needs unique keys on a partitioned table"),
+            "use PostgreSQL 11 or newer",
+        ));
+    }
+    let severity = if allow_unsafe { Severity::Note } else { Severity::Refused };
+    let mut unsafe_setting = |what: &str, remedy: &str| {
+        findings.push(Finding::new(severity, "database", what, remedy));
+    };
+    if durability.in_recovery {
+        unsafe_setting("the server is a standby or being restored: it takes no writes", "connect to the primary");
+    }
+    if !durability.fsync {
+        unsafe_setting(
+            "fsync is off: a crash of its machine can lose what masq has deleted from the queue",
+            "fsync = on",
+        );
+    }
+    if !durability.full_page_writes {
+        unsafe_setting("full_page_writes is off: a crash of its machine can damage tables", "full_page_writes = on");
+    }
+    if durability.synchronous_commit == "off" {
+        unsafe_setting(
+            "synchronous_commit is off: a crash loses commits that masq has deleted from the queue",
+            "synchronous_commit = on, for this login too",
+        );
+    }
+    findings
+}
+
+/// Whether the table takes what the configuration writes. The second answer is the type of each configured column.
+pub fn table(config: &Config, table: &Table, allow_unsafe: bool) -> (Vec<Finding>, Vec<ColumnType>) {
+    let mut findings = Vec::new();
+    let name = format!("{}.{}", table.schema, table.name);
+    if !matches!(table.kind, Kind::Table | Kind::Partitioned) {
+        findings.push(Finding::refused("table", format!("{name} is no table"), "name a table in [table]"));
+    }
+    if table.persistence != Persistence::Permanent {
+        let severity = if allow_unsafe { Severity::Note } else { Severity::Refused };
+        findings.push(Finding::new(
+            severity,
+            "table",
+            format!("{name} is unlogged or temporary: a crash empties it after masq has deleted the messages"),
+            format!("ALTER TABLE {name} SET LOGGED"),
+        ));
+    }
+    let mut stored = Vec::with_capacity(config.columns.len());
+    for column in &config.columns {
+        match table.columns.iter().find(|there| there.name == column.name) {
+            Some(there) => match judge_column(column, there) {
+                Ok(column_type) => {
+                    findings.extend(differing_type(column, column_type));
+                    findings.extend(unusable_default(column, column_type));
+                    stored.push(column_type);
+                }
+                Err(finding) => findings.push(finding),
+            },
+            None => findings.push(Finding::refused(
+                "table",
+                format!("{name} has no column \"{}\"", column.name),
+                format!(
+                    "ALTER TABLE {name} ADD COLUMN \"{}\" {}, or take it out of [columns]",
+                    column.name, column.column_type
+                ),
+            )),
+        }
+    }
+    findings.extend(unwritten_columns(config, table, &name));
+    (findings, stored)
+}
+
+fn judge_column(column: &Column, there: &TableColumn) -> Result<ColumnType, Finding> {
+    let refused =
+        |what: String, remedy: String| Finding::refused("table", format!("column \"{}\" {what}", there.name), remedy);
+    let stored = there.column_type.clone().map_err(|unknown| {
+        refused(
+            format!("has type {unknown}, which masq does not write"),
+            "change its type, or leave it out of [columns]".into(),
+        )
+    })?;
+    if there.generated || there.identity_always {
+        return Err(refused("is generated by PostgreSQL".into(), "take it out of [columns]".into()));
+    }
+    if !there.may_insert {
+        return Err(Finding::new(
+            Severity::Denied,
+            "table",
+            format!("this login may not write column \"{}\"", there.name),
+            "GRANT INSERT on the table to it",
+        ));
+    }
+    let token = matches!(column.mask, Some(Mask::Hmac { .. } | Mask::Sha256));
+    let fits = match &column.mask {
+        None => column.meaning.fits(stored),
+        Some(Mask::Hmac { .. } | Mask::Sha256) => stored.is_text() || stored == ColumnType::Bytea,
+        Some(Mask::Prefix) => stored.is_text() || stored == ColumnType::Inet,
+        Some(Mask::Redact) => true,
+    };
+    if !fits {
+        let what = if column.mask.is_some() { "a masked value" } else { "a value" };
+        return Err(refused(
+            format!("has type {stored}, which cannot hold {what} that means {}", column.meaning),
+            format!("give the column another type, such as {}, or change \"as\"", column.column_type),
+        ));
+    }
+    if token && stored.length().is_some_and(|length| length < 64) {
+        return Err(refused(
+            format!("has type {stored}, too short for a token of 64 characters"),
+            "make it varchar(64) or longer".into(),
+        ));
+    }
+    Ok(stored)
+}
+
+fn differing_type(column: &Column, stored: ColumnType) -> Option<Finding> {
+    (stored != column.column_type).then(|| {
+        Finding::note(
+            "table",
+            format!(
+                "column \"{}\" is {stored} in the table and {} in the configuration; the table's holds",
+                column.name, column.column_type
+            ),
+            "",
+        )
+    })
+}
+
+fn unusable_default(column: &Column, stored: ColumnType) -> Option<Finding> {
+    let reason = bad_default(column, &Limits::of(stored, column.mask.as_ref()))?;
+    Some(Finding::refused(
+        "configuration",
+        format!("the default of column \"{}\" is no value for it: {}", column.name, reason.kind()),
+        format!("write a default that means {}", column.meaning),
+    ))
+}
+
+/// Columns that PostgreSQL would have to fill and cannot.
+fn unwritten_columns<'a>(config: &'a Config, table: &'a Table, name: &'a str) -> impl Iterator<Item = Finding> + 'a {
+    let written: HashSet<&str> = config.columns.iter().map(|column| column.name.as_str()).collect();
+    let unwritten = table.columns.iter().filter(move |there| !written.contains(there.name.as_str()));
+    unwritten.filter(|there| there.not_null && !there.has_default && !there.generated).map(move |there| {
+        Finding::refused(
+            "table",
+            format!("{name} has a column \"{}\" that is NOT NULL without a default, and nothing writes it", there.name),
+            format!("ALTER TABLE {name} ALTER COLUMN \"{}\" DROP NOT NULL, or list it in [columns]", there.name),
+        )
+    })
+}
+
+fn days(duration: Duration) -> String {
+    let (days, hours) = (duration.as_secs() / 86_400, duration.as_secs() % 86_400 / 3_600);
+    match (days, hours) {
+        (0, hours) => format!("{hours} h"),
+        (1, 0) => "1 day".to_owned(),
+        (days, 0) => format!("{days} days"),
+        (days, hours) => format!("{days} days {hours} h"),
+    }
+}

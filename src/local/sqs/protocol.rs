@@ -1,0 +1,81 @@
+//! AWS JSON 1.0 over HTTP: which operation a request names, and how an answer looks. Every call passes through
+//! [`answer`], one request to one answer.
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Service, fault::Fault, messages, queues};
+
+/// The largest body of a request. A batch is 1 MiB; a client that escapes every character outside ASCII makes up to
+/// three times that of it, one that escapes all makes six. More would only let a stray upload fill the memory.
+const BODY_LIMIT: usize = 8 * 1024 * 1024;
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
+
+/// Answers one request.
+pub(super) async fn answer(State(service): State<Service>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let answered = match to_bytes(body, BODY_LIMIT).await {
+        Ok(body) => call(&service, &head.headers, &body).await,
+        Err(_cut_or_too_large) => Err(Fault::BodyUnreadable { limit: BODY_LIMIT }),
+    };
+    match answered {
+        Ok(body) => respond(StatusCode::OK, body.into(), None),
+        Err(fault) => {
+            let (body, query_error) = fault.answer();
+            respond(StatusCode::BAD_REQUEST, body.into(), HeaderValue::try_from(query_error).ok())
+        }
+    }
+}
+
+/// Does what `X-Amz-Target` names and serialises what comes of it.
+async fn call(service: &Service, headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>, Fault> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let host = text("host");
+    let operation = text("x-amz-target").strip_prefix("AmazonSQS.").ok_or_else(|| {
+        Fault::UnsupportedOperation("only AWS JSON 1.0 is spoken here: POST with X-Amz-Target: AmazonSQS.…".into())
+    })?;
+    match operation {
+        "ReceiveMessage" => reply(&messages::receive(service, parse(body)?).await?),
+        "DeleteMessageBatch" => reply(&messages::delete_batch(service, &parse(body)?)?),
+        "DeleteMessage" => reply(&messages::delete(service, &parse(body)?)?),
+        "ChangeMessageVisibilityBatch" => reply(&messages::change_visibility_batch(service, &parse(body)?)?),
+        "ChangeMessageVisibility" => reply(&messages::change_visibility(service, &parse(body)?)?),
+        "SendMessageBatch" => reply(&messages::send_batch(service, &parse(body)?)?),
+        "SendMessage" => reply(&messages::send(service, &parse(body)?)?),
+        "CreateQueue" => reply(&queues::create(service, host, &parse(body)?)?),
+        "GetQueueUrl" => reply(&queues::url(service, host, &parse(body)?)?),
+        "ListQueues" => reply(&queues::list(service, host, &parse(body)?)?),
+        "DeleteQueue" => reply(&queues::delete(service, &parse(body)?)?),
+        "PurgeQueue" => reply(&queues::purge(service, &parse(body)?)?),
+        "GetQueueAttributes" => reply(&queues::get_attributes(service, &parse(body)?)?),
+        "SetQueueAttributes" => reply(&queues::set_attributes(service, &parse(body)?)?),
+        other => Err(Fault::UnsupportedOperation(format!("the operation {other} is not supported here"))),
+    }
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
+    Ok(serde_json::from_slice(body)?)
+}
+
+fn reply(answer: &impl Serialize) -> Result<Vec<u8>, Fault> {
+    Ok(serde_json::to_vec(answer)?)
+}
+
+fn respond(status: StatusCode, body: Body, query_error: Option<HeaderValue>) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    headers.extend(HeaderValue::try_from(Uuid::new_v4().to_string()).map(|id| (REQUEST_ID, id)));
+    headers.extend(query_error.map(|error| (QUERY_ERROR, error)));
+    response
+}
+
+const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-amzn-requestid");
+const QUERY_ERROR: header::HeaderName = header::HeaderName::from_static("x-amzn-query-error");

@@ -1,0 +1,288 @@
+//! One queue: the backlog behind a lock, the clock beside it, and those who wait for messages.
+//!
+//! The lock is never held across an await. A poll takes its messages in the same step in which it returns them, so a
+//! poll that is dropped while it waits has taken nothing.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    MemoryQueues, Redrive, Settings,
+    backlog::{Backlog, Delivery, Entry, Outgoing, Taken, Taking},
+    clock::{Clock, millis},
+    receipt::{ReceiptError, Receipts},
+};
+use crate::{
+    pii::Pii,
+    queue::{Depth, Key, Message, Queue, QueueError, Receipt},
+};
+
+/// How many messages one receive brings at most, as on Amazon SQS.
+const BATCH: usize = 10;
+
+/// What all handles of one queue share.
+pub(super) struct Shared {
+    name: String,
+    receipts: Receipts,
+    clock: Clock,
+    created_at: i64,
+    modified_at: AtomicI64,
+    deleted: AtomicBool,
+    settings: Mutex<Settings>,
+    backlog: Mutex<Backlog>,
+    /// Told when there is something to take, or something to take earlier than was known.
+    changed: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(name: &str, settings: Settings, clock: Clock) -> Arc<Self> {
+        let now = clock.now();
+        Arc::new(Self {
+            name: name.to_owned(),
+            receipts: Receipts::new(),
+            clock,
+            created_at: now,
+            modified_at: AtomicI64::new(now),
+            deleted: AtomicBool::new(false),
+            settings: Mutex::new(settings),
+            backlog: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        self.lock_settings().clone()
+    }
+
+    /// Ends the queue: empties it and sends those home who wait.
+    pub(super) fn close(&self) {
+        self.deleted.store(true, Ordering::SeqCst);
+        self.change(|backlog, _now| backlog.clear());
+        self.changed.notify_waiters();
+    }
+
+    fn lock_settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The only way to the backlog: lets time pass, does `step`, and wakes who has something to gain from it. One
+    /// waiter for what is ready, and whoever leaves something behind wakes the next; all of them when the earliest
+    /// deadline moved forward, since each sleeps until the one it knows.
+    fn change<T>(&self, step: impl FnOnce(&mut Backlog, i64) -> T) -> T {
+        let retention = millis(self.lock_settings().retention);
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        backlog.advance(now, now - retention);
+        let known_due = backlog.next_due().unwrap_or(i64::MAX);
+        let result = step(&mut backlog, now);
+        let due_earlier = backlog.next_due().is_some_and(|due| due < known_due);
+        let has_some = backlog.has_some();
+        drop(backlog);
+        if due_earlier {
+            self.changed.notify_waiters();
+        }
+        if has_some {
+            self.changed.notify_one();
+        }
+        result
+    }
+}
+
+/// A queue in memory. A handle: all clones are the same queue.
+#[derive(Clone)]
+pub struct MemoryQueue {
+    account: MemoryQueues,
+    shared: Arc<Shared>,
+}
+
+impl MemoryQueue {
+    pub(super) fn new(account: MemoryQueues, shared: Arc<Shared>) -> Self {
+        Self { account, shared }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// What is set on it.
+    pub fn settings(&self) -> Settings {
+        self.shared.settings()
+    }
+
+    /// Sets it anew. It holds for what is sent and received from now on, a shorter retention for all that is there.
+    pub fn set(&self, settings: Settings) {
+        *self.shared.lock_settings() = settings;
+        self.shared.modified_at.store(self.shared.clock.now(), Ordering::Relaxed);
+    }
+
+    /// When it was made and when it was last set, in milliseconds since 1970-01-01 UTC.
+    pub fn timestamps(&self) -> (i64, i64) {
+        (self.shared.created_at, self.shared.modified_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether [`MemoryQueues::delete`] has ended it.
+    pub fn is_deleted(&self) -> bool {
+        self.shared.deleted.load(Ordering::SeqCst)
+    }
+
+    /// Sends a message.
+    pub fn send(&self, message: impl Into<Outgoing>) -> Key {
+        let message = message.into();
+        let delay = millis(message.delay.unwrap_or_else(|| self.shared.lock_settings().delay));
+        self.shared.change(|backlog, now| {
+            let entry = Entry::new(message, now + delay);
+            let key = Key { sent_at: now, id: entry.id() };
+            backlog.put(now, now, entry);
+            key
+        })
+    }
+
+    /// Receives up to `max` messages, oldest first, and hides them for `visibility`. Waits up to `wait` for the first
+    /// one, without polling; wakes on a send and when a hidden message is due.
+    ///
+    /// Dropping the future strands nothing: nothing is taken before the last step.
+    pub async fn take(&self, max: usize, wait: Duration, visibility: Duration) -> Vec<Delivery> {
+        let end = Instant::now() + wait;
+        loop {
+            // Made before the look, so that what happens between the look and the sleep is not missed.
+            let changed = self.shared.changed.notified();
+            let (deliveries, due) = self.take_ready(max, visibility);
+            if !deliveries.is_empty() || self.is_deleted() || Instant::now() >= end {
+                return deliveries;
+            }
+            let wake = due.map_or(end, |due| end.min(self.shared.clock.instant(due)));
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Takes what is ready, moves what was received too often, and says when more is due.
+    fn take_ready(&self, max: usize, visibility: Duration) -> (Vec<Delivery>, Option<i64>) {
+        let redrive = self.redrive();
+        let (Taken { deliveries, dead }, due) = self.shared.change(|backlog, now| {
+            let taking = Taking {
+                max,
+                now,
+                hidden_until: now + millis(visibility),
+                max_receive_count: redrive.as_ref().map(|(_, most)| *most),
+            };
+            (backlog.take(&taking, |place, count| self.shared.receipts.issue(place, count)), backlog.next_due())
+        });
+        if let Some((target, _)) = redrive.filter(|_| !dead.is_empty()) {
+            // Two locks, one after the other: two queues that redrive into each other cannot block each other.
+            target.shared.change(|backlog, now| {
+                for (sent_at, entry) in dead {
+                    backlog.put(sent_at, now, entry);
+                }
+            });
+        }
+        (deliveries, due)
+    }
+
+    /// The dead-letter queue, if it exists, and the receive count that is still allowed.
+    fn redrive(&self) -> Option<(MemoryQueue, u32)> {
+        let Redrive { target, max_receive_count } = self.shared.lock_settings().redrive.clone()?;
+        Some((self.account.get(&target)?, max_receive_count))
+    }
+
+    /// Hides a message for `visibility` from now, or gives it back at once with zero. Only the handle of its newest
+    /// delivery does that.
+    pub fn hide(&self, receipt: &str, visibility: Duration) -> Result<(), ReceiptError> {
+        let (place, count) = self.shared.receipts.read(receipt)?;
+        self.shared.change(|backlog, now| {
+            backlog.hide(place, count, now + millis(visibility))?;
+            backlog.advance(now, i64::MIN);
+            Ok(())
+        })
+    }
+
+    /// Deletes a message. The handle of an older delivery succeeds and deletes nothing, and so does deleting twice:
+    /// Amazon SQS answers both with success, and for an old handle does not promise more.
+    pub fn remove(&self, receipt: &str) -> Result<(), ReceiptError> {
+        let (place, count) = self.shared.receipts.read(receipt)?;
+        self.shared.change(|backlog, _now| backlog.delete(place, count));
+        Ok(())
+    }
+
+    /// Deletes all messages, those in flight included.
+    pub fn purge(&self) {
+        self.shared.change(|backlog, _now| backlog.clear());
+    }
+
+    /// How much it holds, exactly; a message on its way to a dead-letter queue is for an instant in neither.
+    pub fn count(&self) -> Depth {
+        self.shared.change(|backlog, _now| backlog.depth())
+    }
+
+    /// Whether as many messages are in flight as may be, so that a receive finds nothing however much is ready.
+    pub fn is_full(&self) -> bool {
+        self.shared.change(|backlog, _now| backlog.is_full())
+    }
+
+    /// How many handles there are: what tells a test that a poll has begun or ended.
+    #[cfg(test)]
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
+    fn check(&self, action: &'static str) -> Result<(), QueueError> {
+        if self.is_deleted() {
+            let reason = format!("the queue {} has been deleted", self.name());
+            return Err(QueueError::Unavailable { action, reason, missing: true });
+        }
+        Ok(())
+    }
+}
+
+impl Queue for MemoryQueue {
+    async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
+        let deliveries = self.take(BATCH, wait, visibility).await;
+        self.check("ReceiveMessage")?;
+        Ok(deliveries.into_iter().map(Message::from).collect())
+    }
+
+    async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {
+        self.check("ChangeMessageVisibility")?;
+        Ok(failures(receipts, |receipt| self.hide(receipt, visibility)))
+    }
+
+    async fn delete(&self, receipts: &[Receipt]) -> Result<Vec<usize>, QueueError> {
+        self.check("DeleteMessage")?;
+        Ok(failures(receipts, |receipt| self.remove(receipt)))
+    }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        self.check("GetQueueAttributes")?;
+        Ok(self.count())
+    }
+}
+
+impl From<Delivery> for Message {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            key: Key { sent_at: delivery.sent_at, id: delivery.id },
+            attempt: delivery.count,
+            body: Pii::new(delivery.body.to_vec()),
+            receipt: Receipt(delivery.receipt),
+        }
+    }
+}
+
+/// The positions for which `step` failed.
+fn failures(receipts: &[Receipt], step: impl Fn(&str) -> Result<(), ReceiptError>) -> Vec<usize> {
+    let outcomes = receipts.iter().map(|Receipt(handle)| step(handle)).enumerate();
+    outcomes.filter(|(_, outcome)| outcome.is_err()).map(|(position, _)| position).collect()
+}

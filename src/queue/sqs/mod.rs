@@ -1,0 +1,366 @@
+//! Amazon SQS, and whatever speaks its JSON protocol: six operations on the lean client of [`crate::aws`].
+//!
+//! It sends batches of ten, several at once, and says for every entry whether it was done. It does not wait, back off or
+//! repeat: whoever holds the queue does.
+
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use md5::{Digest, Md5};
+use serde::{Deserialize, Serialize};
+
+use self::wire::{BATCH, IDS, ReceivedMessage};
+use super::{Depth, Key, Message, Queue, QueueError, Receipt};
+use crate::{
+    aws::{AwsClient, AwsError, AwsSettings, Operation, Service},
+    pii::Pii,
+};
+
+const SQS: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
+
+/// How long a call may take that does not wait for messages. SQS answers in some 10 ms; a longer wait holds back a
+/// worker, a shorter one gives up on a service that is only slow.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What a long poll may take beyond its wait.
+const POLL_MARGIN: Duration = Duration::from_secs(5);
+
+/// The longest wait of a long poll and the longest visibility, by SQS's quotas.
+const LONGEST_POLL: Duration = Duration::from_secs(20);
+const LONGEST_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Requests of one `delete` or `extend` at the same time. More shortens a batch of thousands; fewer open connections.
+const AT_ONCE: usize = 16;
+
+/// Which queue, and how to get there.
+#[derive(Clone, Debug, Default)]
+pub struct SqsSettings {
+    /// The queue's URL, or its bare name in the account and region of the credentials.
+    pub queue: String,
+    /// Where the service answers, if not where AWS's rules say.
+    pub endpoint: Option<String>,
+    /// A PEM file of trusted authorities, in place of the system's and of `AWS_CA_BUNDLE`'s.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// A queue of Amazon SQS.
+#[derive(Clone)]
+pub struct SqsQueue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: AwsClient,
+    url: String,
+    name: String,
+    corrupt: AtomicU64,
+}
+
+/// What a queue is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueAttributes {
+    /// `QueueArn`.
+    pub arn: String,
+    /// `MessageRetentionPeriod`: how long a message lives at most.
+    pub retention: Option<Duration>,
+    /// `VisibilityTimeout`: how long a received message is hidden where the receiver does not say.
+    pub visibility: Option<Duration>,
+    /// `RedrivePolicy`: where messages go that were received too often.
+    pub redrive: Option<Redrive>,
+    /// `FifoQueue`.
+    pub fifo: bool,
+    /// How much it holds.
+    pub depth: Depth,
+}
+
+/// A queue's dead-letter queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redrive {
+    /// `deadLetterTargetArn`.
+    pub dead_letter_arn: String,
+    /// `maxReceiveCount`: the delivery after this many goes there.
+    pub max_receive_count: u32,
+}
+
+/// What became of one message that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The queue has it, under this MessageId.
+    Accepted(String),
+    /// The queue refused it, with this code.
+    Refused(String),
+}
+
+impl SqsQueue {
+    /// Finds the queue and what is needed to talk to it; `lookup` reads the environment. A queue given by URL is not
+    /// asked whether it exists; one given by name is looked up.
+    ///
+    /// # Errors
+    /// [`QueueError::Denied`] for an address, a region or a CA bundle that cannot be used; for a name, whatever
+    /// GetQueueUrl answers.
+    pub fn connect(
+        settings: SqsSettings,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> impl Future<Output = Result<Self, QueueError>> + Send + use<> {
+        let SqsSettings { queue, endpoint, ca_bundle } = settings;
+        let by_url = queue.contains("://");
+        let resource = by_url.then(|| queue.clone());
+        let client = AwsClient::connect(SQS, AwsSettings { endpoint, resource, ca_bundle }, lookup);
+        async move {
+            let client = client.await.map_err(|error| refusal("connect", &error))?;
+            let url = if by_url { queue } else { find(&client, &queue).await? };
+            let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+            Ok(Self { inner: Arc::new(Inner { client, url, name, corrupt: AtomicU64::new(0) }) })
+        }
+    }
+
+    /// The queue's URL.
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// The queue's name: the last segment of its URL.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The region that requests are signed for.
+    pub fn region(&self) -> &str {
+        self.inner.client.region()
+    }
+
+    /// How many deliveries were left out because their body was not the one that its MD5 speaks of. Each comes again
+    /// when its visibility ends.
+    pub fn corrupt(&self) -> u64 {
+        self.inner.corrupt.load(Ordering::Relaxed)
+    }
+
+    /// What the queue is set to.
+    ///
+    /// # Errors
+    /// As [`Queue::depth`].
+    pub async fn attributes(&self) -> Result<QueueAttributes, QueueError> {
+        let found = self.get_attributes(&["All"]).await?;
+        let policy: wire::RedrivePolicy = serde_json::from_str(&found.redrive_policy).unwrap_or_default();
+        Ok(QueueAttributes {
+            depth: depth(&found),
+            arn: found.queue_arn,
+            retention: found.message_retention_period.map(Duration::from_secs),
+            visibility: found.visibility_timeout.map(Duration::from_secs),
+            redrive: policy
+                .max_receive_count
+                .map(|max_receive_count| Redrive { dead_letter_arn: policy.dead_letter_target_arn, max_receive_count }),
+            fifo: found.fifo_queue.unwrap_or(false),
+        })
+    }
+
+    /// Sends at most ten messages in one request, of at most 1 MiB together; answers what became of each, in order.
+    /// An error leaves open whether they were sent: this call is never repeated by itself.
+    ///
+    /// # Errors
+    /// Any [`QueueError`].
+    pub async fn send(&self, bodies: &[&str]) -> Result<Vec<Sent>, QueueError> {
+        let entries = bodies.iter().zip(IDS).map(|(body, id)| wire::BodyEntry { id, message_body: body }).collect();
+        let request = wire::Batch { queue_url: self.url(), entries };
+        let operation = Operation { action: "SendMessageBatch", timeout: ANSWER, repeatable: false };
+        let answer: wire::BatchAnswer = read(operation.action, &self.call(operation, &request).await?)?;
+        let one = |id: &str| {
+            if let Some(done) = answer.successful.iter().find(|done| done.id == id) {
+                return Sent::Accepted(done.message_id.clone());
+            }
+            let refused = answer.failed.iter().find(|failed| failed.id == id);
+            Sent::Refused(refused.map_or_else(|| "not mentioned in the answer".to_owned(), |f| f.code.clone()))
+        };
+        Ok(IDS.iter().take(bodies.len()).map(|id| one(id)).collect())
+    }
+
+    async fn get_attributes(&self, names: &[&str]) -> Result<wire::QueueAttributes, QueueError> {
+        let operation = Operation { action: "GetQueueAttributes", timeout: ANSWER, repeatable: true };
+        let request = wire::GetAttributes { queue_url: self.url(), attribute_names: names };
+        let answer: wire::AttributesAnswer = read(operation.action, &self.call(operation, &request).await?)?;
+        Ok(answer.attributes)
+    }
+
+    async fn call(&self, operation: Operation, request: &impl Serialize) -> Result<Bytes, QueueError> {
+        call(&self.inner.client, operation, request).await
+    }
+
+    /// One batch request for each ten receipts. A request that fails while others succeed counts as ten entries that
+    /// were not done, unless it was denied: then all would be.
+    async fn in_tens(
+        &self,
+        operation: Operation,
+        receipts: &[Receipt],
+        visibility: Option<u64>,
+    ) -> Result<Vec<usize>, QueueError> {
+        let requests: Vec<_> = receipts
+            .chunks(BATCH)
+            .enumerate()
+            .map(|(index, ten)| async move { (index * BATCH, ten.len(), self.ten(operation, ten, visibility).await) })
+            .collect();
+        let mut answers = stream::iter(requests).buffer_unordered(AT_ONCE);
+        let (mut undone, mut failure, mut answered) = (Vec::new(), None, false);
+        while let Some((start, entries, answer)) = answers.next().await {
+            match answer {
+                Ok(answer) => {
+                    answered = true;
+                    undone.extend(answer.undone(entries).map(|position| start + position));
+                }
+                Err(denied @ QueueError::Denied { .. }) => return Err(denied),
+                Err(error) => {
+                    undone.extend(start..start + entries);
+                    failure = Some(error);
+                }
+            }
+        }
+        undone.sort_unstable();
+        match failure {
+            Some(error) if !answered => Err(error),
+            _ => Ok(undone),
+        }
+    }
+
+    async fn ten(
+        &self,
+        operation: Operation,
+        receipts: &[Receipt],
+        visibility_timeout: Option<u64>,
+    ) -> Result<wire::BatchAnswer, QueueError> {
+        let entries = receipts.iter().zip(IDS);
+        let entries =
+            entries.map(|(receipt, id)| wire::HandleEntry { id, receipt_handle: &receipt.0, visibility_timeout });
+        let request = wire::Batch { queue_url: self.url(), entries: entries.collect() };
+        let answer: wire::BatchAnswer = read(operation.action, &self.call(operation, &request).await?)?;
+        if let Some(first) = answer.failed.first() {
+            let entries = answer.failed.len();
+            tracing::debug!(action = operation.action, entries, code = first.code, "entries of a batch failed");
+        }
+        Ok(answer)
+    }
+
+    /// A delivery, or nothing where there is nothing to know it by or its body is damaged.
+    fn message(&self, from: ReceivedMessage) -> Option<Message> {
+        let ReceivedMessage { message_id, receipt_handle, body, md5_of_body, attributes } = from;
+        let intact = md5_of_body.is_none_or(|md5| is_md5_of(&md5, &body));
+        let body = Pii::new(body);
+        if message_id.is_empty() || receipt_handle.is_empty() {
+            tracing::warn!(queue = self.name(), "a received message has no id or no receipt handle and is left out");
+            return None;
+        }
+        if !intact {
+            self.inner.corrupt.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%message_id, "a received body does not fit its MD5 and is left out; it will come again");
+            return None;
+        }
+        let key = Key::new(self.name(), &message_id, attributes.sent_timestamp.unwrap_or(0));
+        let attempt = attributes.approximate_receive_count.unwrap_or(1);
+        Some(Message { key, attempt, body, receipt: Receipt(receipt_handle) })
+    }
+}
+
+impl Queue for SqsQueue {
+    async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
+        let wait = wait.min(LONGEST_POLL);
+        let operation = poll(wait);
+        let request = wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility));
+        let answer = self.call(operation, &request).await?;
+        let received = wire::messages(&answer).map_err(|error| unreadable(operation.action, "answer", &error))?;
+        Ok(received.into_iter().filter_map(|found| self.message(found)).collect())
+    }
+
+    async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {
+        let operation = Operation { action: "ChangeMessageVisibilityBatch", timeout: ANSWER, repeatable: true };
+        self.in_tens(operation, receipts, Some(seconds(visibility))).await
+    }
+
+    async fn delete(&self, receipts: &[Receipt]) -> Result<Vec<usize>, QueueError> {
+        let operation = Operation { action: "DeleteMessageBatch", timeout: ANSWER, repeatable: true };
+        self.in_tens(operation, receipts, None).await
+    }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        let names = [
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        ];
+        Ok(depth(&self.get_attributes(&names).await?))
+    }
+}
+
+fn poll(wait: Duration) -> Operation {
+    Operation { action: "ReceiveMessage", timeout: wait + POLL_MARGIN, repeatable: true }
+}
+
+async fn find(client: &AwsClient, name: &str) -> Result<String, QueueError> {
+    let operation = Operation { action: "GetQueueUrl", timeout: ANSWER, repeatable: true };
+    let answer = call(client, operation, &wire::GetUrl { queue_name: name }).await?;
+    Ok(read::<wire::UrlAnswer>(operation.action, &answer)?.queue_url)
+}
+
+async fn call(client: &AwsClient, operation: Operation, request: &impl Serialize) -> Result<Bytes, QueueError> {
+    let body = serde_json::to_vec(request).map_err(|error| unreadable(operation.action, "request", &error))?;
+    client.call(operation, body.into()).await.map_err(|error| refusal(operation.action, &error))
+}
+
+fn read<'a, T: Deserialize<'a>>(action: &'static str, answer: &'a [u8]) -> Result<T, QueueError> {
+    serde_json::from_slice(answer).map_err(|error| unreadable(action, "answer", &error))
+}
+
+/// Says where JSON is wrong and of what kind the mistake is: its own text may quote a message.
+fn unreadable(action: &'static str, what: &str, error: &serde_json::Error) -> QueueError {
+    let (category, line, column) = (error.classify(), error.line(), error.column());
+    let reason = format!("the {what} is not what SQS's JSON protocol says ({category:?} at {line}:{column})");
+    QueueError::Unavailable { action, reason, missing: false }
+}
+
+fn refusal(action: &'static str, error: &AwsError) -> QueueError {
+    let reason = error.to_string();
+    let unavailable = |missing| QueueError::Unavailable { action, reason: reason.clone(), missing };
+    match error {
+        AwsError::Network { .. } | AwsError::Timeout { .. } | AwsError::Throttled { .. } | AwsError::Server { .. } => {
+            unavailable(false)
+        }
+        AwsError::Credentials { passing: true, .. } => unavailable(false),
+        AwsError::NotFound { .. } => unavailable(true),
+        AwsError::Credentials { .. }
+        | AwsError::Denied { .. }
+        | AwsError::ClockSkew { .. }
+        | AwsError::Rejected { .. }
+        | AwsError::Configuration(_) => QueueError::Denied { action, reason },
+    }
+}
+
+fn depth(found: &wire::QueueAttributes) -> Depth {
+    Depth {
+        visible: found.approximate_number_of_messages.unwrap_or(0),
+        in_flight: found.approximate_number_of_messages_not_visible.unwrap_or(0),
+        delayed: found.approximate_number_of_messages_delayed.unwrap_or(0),
+    }
+}
+
+/// Whole seconds, rounded up: a visibility that was meant to hide must not become the zero that gives back.
+fn seconds(visibility: Duration) -> u64 {
+    let visibility = visibility.min(LONGEST_VISIBILITY);
+    visibility.as_secs() + u64::from(visibility.subsec_nanos() > 0)
+}
+
+/// Whether a body has this MD5. Of a body that is no UTF-8 no MD5 is defined, so that none is compared: the message
+/// would be left out for ever.
+fn is_md5_of(md5: &str, body: &[u8]) -> bool {
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|nibble| char::from_digit(nibble.into(), 16));
+    let expected = md5.chars().map(|digit| Some(digit.to_ascii_lowercase()));
+    std::str::from_utf8(body).is_err() || Md5::digest(body).iter().flat_map(digits).eq(expected)
+}

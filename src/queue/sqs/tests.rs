@@ -1,0 +1,213 @@
+//! The queue against a scripted server: what it sends, and what it makes of whole, odd and failing answers.
+
+use std::time::Instant;
+
+use super::*;
+use crate::aws::stub::{Step, Stub, environment};
+
+const ID: &str = "11111111-2222-3333-4444-555555555555";
+
+async fn queue(stub: &Stub) -> SqsQueue {
+    let settings = SqsSettings { queue: format!("{}/000000000000/login-queue", stub.url), ..SqsSettings::default() };
+    SqsQueue::connect(settings, &environment).await.unwrap()
+}
+
+/// The stub's answers, and the queue in front of it.
+async fn with(steps: impl IntoIterator<Item = Step>) -> (Stub, SqsQueue) {
+    let stub = Stub::start(steps).await;
+    let queue = queue(&stub).await;
+    (stub, queue)
+}
+
+fn receipts(count: usize) -> Vec<Receipt> {
+    (0..count).map(|n| Receipt(format!("handle-{n}"))).collect()
+}
+
+fn done(ids: impl IntoIterator<Item = usize>) -> Step {
+    let ids: Vec<String> = ids.into_iter().map(|id| format!(r#"{{"Id":"{id}"}}"#)).collect();
+    Step::ok(&format!(r#"{{"Successful":[{}]}}"#, ids.join(",")))
+}
+
+async fn receive(queue: &SqsQueue) -> Result<Vec<Message>, QueueError> {
+    queue.receive(Duration::ZERO, Duration::from_secs(30)).await
+}
+
+#[tokio::test]
+async fn a_delivery_is_read_whole() {
+    let answer = format!(
+        r#"{{"Messages":[{{"MessageId":"{ID}","ReceiptHandle":"h","Body":"hello","MD5OfBody":"5d41402abc4b2a76b9719d911017c592",
+        "Attributes":{{"SentTimestamp":"1700000000123","ApproximateReceiveCount":"3","SenderId":"x"}}}}]}}"#
+    );
+    let (stub, queue) = with([Step::ok(&answer)]).await;
+    let got = queue.receive(Duration::from_millis(20_900), Duration::from_millis(1500)).await.unwrap();
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].key, Key::new("login-queue", ID, 1_700_000_000_123));
+    assert_eq!((got[0].attempt, got[0].receipt.0.as_str()), (3, "h"));
+    let request: serde_json::Value = serde_json::from_str(&stub.seen()[0].body).unwrap();
+    let names = serde_json::json!(["SentTimestamp", "ApproximateReceiveCount"]);
+    assert_eq!(
+        request,
+        serde_json::json!({"QueueUrl": queue.url(), "MaxNumberOfMessages": 10, "WaitTimeSeconds": 20,
+            "VisibilityTimeout": 2, "MessageSystemAttributeNames": names, "AttributeNames": names})
+    );
+}
+
+#[tokio::test]
+async fn nothing_there_is_no_error() {
+    let (_stub, queue) = with([Step::ok("{}"), Step::ok(r#"{"Messages":null}"#), Step::ok(r#"{"Messages":[]}"#)]).await;
+    for _ in 0..3 {
+        assert!(receive(&queue).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_odd_message_does_not_hide_its_neighbours() {
+    let odd = r#"{"Messages":[
+        {"MessageId":"a","ReceiptHandle":"1","Body":"x"},
+        {"ReceiptHandle":"2","Body":"no id"},
+        {"MessageId":"no handle","Body":"x"},
+        {"MessageId":"d","ReceiptHandle":"4","Body":"\ud801 alone","MD5OfBody":"00"},
+        {"MessageId":"e","ReceiptHandle":"5","Attributes":{"SentTimestamp":"soon","ApproximateReceiveCount":2}}]}"#;
+    let worse = odd.replace(r#""Body":"no id""#, r#""Body":7"#).replace(r"\ud801", "");
+    let (_stub, queue) = with([Step::ok(odd), Step::ok(&worse)]).await;
+    let got = receive(&queue).await.unwrap();
+    assert_eq!(got.iter().map(|m| m.receipt.0.as_str()).collect::<Vec<_>>(), ["1", "4", "5"]);
+    assert_eq!((got[2].key.sent_at, got[2].attempt), (0, 2));
+    assert_eq!(got[0].attempt, 1);
+    let got = receive(&queue).await.unwrap();
+    assert_eq!(got.iter().map(|m| m.receipt.0.as_str()).collect::<Vec<_>>(), ["1", "5"]);
+}
+
+#[test]
+fn bodies_come_as_bytes() {
+    let read = |body: &str| {
+        let answer = format!(r#"{{"Messages":[{{"MessageId":"a","ReceiptHandle":"1","Body":{body}}}]}}"#);
+        wire::messages(answer.as_bytes()).unwrap().remove(0).body
+    };
+    assert_eq!(read(r#""plain""#), b"plain");
+    assert_eq!(read(r#""\u0000\"\u00e9\ud83d\ude00""#), "\0\"é😀".as_bytes());
+    assert_eq!(read(r#""\ud801""#), b"\xED\xA0\x81");
+    assert_eq!(read(r#""""#), b"");
+}
+
+#[tokio::test]
+async fn a_damaged_body_is_left_out_and_counted() {
+    let answer = r#"{"Messages":[
+        {"MessageId":"a","ReceiptHandle":"1","Body":"hello","MD5OfBody":"00000000000000000000000000000000"},
+        {"MessageId":"b","ReceiptHandle":"2","Body":"hello","MD5OfBody":"5D41402ABC4B2A76B9719D911017C592"}]}"#;
+    let (_stub, queue) = with([Step::ok(answer)]).await;
+    let got = receive(&queue).await.unwrap();
+    assert_eq!(got.iter().map(|m| m.receipt.0.as_str()).collect::<Vec<_>>(), ["2"]);
+    assert_eq!(queue.corrupt(), 1);
+}
+
+#[test]
+fn a_poll_is_given_up_five_seconds_after_its_wait() {
+    assert_eq!(poll(Duration::from_secs(20)).timeout, Duration::from_secs(25));
+    assert_eq!(poll(Duration::ZERO).timeout, Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn what_was_not_deleted_is_said_by_position() {
+    let failed =
+        r#"{"Successful":[{"Id":"0"},{"Id":"2"}],"Failed":[{"Id":"1","Code":"InternalError","SenderFault":false}]}"#;
+    let (stub, queue) = with([Step::ok(failed)]).await;
+    assert_eq!(queue.delete(&receipts(4)).await.unwrap(), [1, 3], "entry 3 was not mentioned");
+    let entries = r#""Entries":[{"Id":"0","ReceiptHandle":"handle-0"},{"Id":"1","ReceiptHandle":"handle-1"}"#;
+    assert!(stub.seen()[0].body.contains(entries), "{}", stub.seen()[0].body);
+}
+
+#[tokio::test]
+async fn batches_go_in_tens_at_once() {
+    let (stub, queue) = with((0..3).map(|_| done(0..9))).await;
+    let undone = queue.extend(&receipts(25), Duration::from_secs(60)).await.unwrap();
+    let seen = stub.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|seen| seen.body.contains(r#""VisibilityTimeout":60"#)));
+    assert_eq!(undone, [9, 19]);
+    assert!(queue.delete(&[]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_request_that_fails_is_ten_entries_undone() {
+    let (stub, queue) = with([done(0..10), Step::error(500, "InternalFailure", ""), done(0..10)]).await;
+    let undone = queue.delete(&receipts(30)).await.unwrap();
+    assert_eq!(undone, (undone[0]..undone[0] + 10).collect::<Vec<_>>());
+    assert_eq!(stub.seen().len(), 3, "nothing is repeated here");
+
+    let (_stub, queue) = with([Step::error(500, "InternalFailure", "")]).await;
+    assert!(matches!(queue.delete(&receipts(1)).await, Err(QueueError::Unavailable { .. })));
+    let (_stub, queue) = with([Step::error(403, "AccessDenied", "")]).await;
+    let error = queue.delete(&receipts(1)).await.unwrap_err();
+    assert!(matches!(error, QueueError::Denied { action: "DeleteMessageBatch", .. }), "{error}");
+    assert!(error.to_string().contains("sqs:DeleteMessage "), "{error}");
+}
+
+#[tokio::test]
+async fn a_queue_that_is_not_there_yet_is_waited_for() {
+    let (_stub, queue) = with([Step::error(400, "QueueDoesNotExist", "no")]).await;
+    let error = queue.depth().await.unwrap_err();
+    assert!(matches!(error, QueueError::Unavailable { missing: true, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_json_shows_nothing_of_itself() {
+    let (_stub, queue) = with([Step::ok(r#"{"Messages":[{"Body":"secret"#)]).await;
+    let error = receive(&queue).await.err().unwrap();
+    assert!(matches!(error, QueueError::Unavailable { .. }) && !format!("{error:?}").contains("secret"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_queue_is_set_to() {
+    let answer = r#"{"Attributes":{"ApproximateNumberOfMessages":"7","ApproximateNumberOfMessagesNotVisible":"2",
+        "ApproximateNumberOfMessagesDelayed":"1","MessageRetentionPeriod":"345600","VisibilityTimeout":"30",
+        "QueueArn":"arn:aws:sqs:eu-west-1:1:q.fifo","FifoQueue":"true",
+        "RedrivePolicy":"{\"deadLetterTargetArn\":\"arn:aws:sqs:eu-west-1:1:dead\",\"maxReceiveCount\":\"5\"}"}}"#;
+    let (_stub, queue) = with([Step::ok(answer), Step::ok(answer), Step::ok("{}")]).await;
+    let found = queue.attributes().await.unwrap();
+    assert_eq!(found.retention, Some(Duration::from_secs(345_600)));
+    assert_eq!(found.visibility, Some(Duration::from_secs(30)));
+    assert_eq!(found.arn, "arn:aws:sqs:eu-west-1:1:q.fifo");
+    assert!(found.fifo);
+    let dead_letter_arn = "arn:aws:sqs:eu-west-1:1:dead".to_owned();
+    assert_eq!(found.redrive, Some(Redrive { dead_letter_arn, max_receive_count: 5 }));
+    assert_eq!(queue.depth().await.unwrap(), Depth { visible: 7, in_flight: 2, delayed: 1 });
+    let plain = queue.attributes().await.unwrap();
+    assert_eq!((plain.redrive, plain.fifo, plain.retention), (None, false, None));
+}
+
+#[tokio::test]
+async fn sending_says_what_became_of_each() {
+    let answer =
+        r#"{"Successful":[{"Id":"1","MessageId":"m1"}],"Failed":[{"Id":"0","Code":"InvalidMessageContents"}]}"#;
+    let (stub, queue) = with([Step::ok(answer)]).await;
+    let sent = queue.send(&["\u{1}", "{\"a\":1}"]).await.unwrap();
+    assert_eq!(sent, [Sent::Refused("InvalidMessageContents".to_owned()), Sent::Accepted("m1".to_owned())]);
+    assert!(stub.seen()[0].body.contains(r#"{"Id":"1","MessageBody":"{\"a\":1}"}"#), "{}", stub.seen()[0].body);
+}
+
+#[tokio::test]
+async fn a_bare_name_is_looked_up() {
+    let stub = Stub::start([Step::ok(r#"{"QueueUrl":"http://elsewhere/1/login-queue"}"#), Step::ok("{}")]).await;
+    let settings = SqsSettings { queue: "login-queue".to_owned(), endpoint: Some(stub.url.clone()), ca_bundle: None };
+    let queue = SqsQueue::connect(settings, &environment).await.unwrap();
+    assert_eq!((queue.url(), queue.name()), ("http://elsewhere/1/login-queue", "login-queue"));
+    queue.depth().await.unwrap();
+    let seen = stub.seen();
+    assert_eq!(seen[0].header("x-amz-target"), "AmazonSQS.GetQueueUrl");
+    assert_eq!(seen[0].body, r#"{"QueueName":"login-queue"}"#);
+    assert!(seen[1].body.contains("http://elsewhere/1/login-queue"));
+}
+
+#[tokio::test]
+async fn without_keys_a_local_endpoint_gets_dummies() {
+    let stub = Stub::start([Step::ok("{}")]).await;
+    let settings = SqsSettings { queue: format!("{}/0/q", stub.url), ..SqsSettings::default() };
+    let nothing = |name: &str| (name == "AWS_PROFILE").then(|| "no-such-profile".to_owned());
+    let start = Instant::now();
+    let queue = SqsQueue::connect(settings, &nothing).await.unwrap();
+    receive(&queue).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "no metadata service is waited for");
+    let authorization = stub.seen()[0].header("authorization").to_owned();
+    assert!(authorization.contains("Credential=test/"), "{authorization}");
+}

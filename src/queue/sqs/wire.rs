@@ -1,0 +1,237 @@
+//! What goes over the wire to SQS and comes back, as JSON. Pure.
+//!
+//! An answer is read leniently: a message is what has an id and a handle, whatever else is odd about it, so that one
+//! odd message cannot hide its neighbours. The operations and their fields:
+//! <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_Operations.html>.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
+
+/// Entries of a batch at most, and messages of a receive.
+pub(super) const BATCH: usize = 10;
+
+/// The ids of a batch's entries: their positions.
+pub(super) const IDS: [&str; BATCH] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+
+/// The system attributes that a message needs to be known by.
+const MESSAGE_ATTRIBUTES: &[&str] = &["SentTimestamp", "ApproximateReceiveCount"];
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Receive<'a> {
+    queue_url: &'a str,
+    max_number_of_messages: usize,
+    wait_time_seconds: u64,
+    visibility_timeout: u64,
+    message_system_attribute_names: &'static [&'static str],
+    /// The older name for the same; servers know the one or the other, AWS both.
+    attribute_names: &'static [&'static str],
+}
+
+impl<'a> Receive<'a> {
+    pub(super) fn new(queue_url: &'a str, wait_time_seconds: u64, visibility_timeout: u64) -> Self {
+        let names = MESSAGE_ATTRIBUTES;
+        Self {
+            queue_url,
+            max_number_of_messages: BATCH,
+            wait_time_seconds,
+            visibility_timeout,
+            message_system_attribute_names: names,
+            attribute_names: names,
+        }
+    }
+}
+
+/// DeleteMessageBatch, ChangeMessageVisibilityBatch, SendMessageBatch: entries whose ids are their positions.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Batch<'a, E> {
+    pub(super) queue_url: &'a str,
+    pub(super) entries: Vec<E>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct HandleEntry<'a> {
+    pub(super) id: &'static str,
+    pub(super) receipt_handle: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) visibility_timeout: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct BodyEntry<'a> {
+    pub(super) id: &'static str,
+    pub(super) message_body: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct GetAttributes<'a> {
+    pub(super) queue_url: &'a str,
+    pub(super) attribute_names: &'a [&'a str],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct GetUrl<'a> {
+    pub(super) queue_name: &'a str,
+}
+
+/// The messages of an answer to ReceiveMessage. Where one of them is no message at all (a body that is a number, say),
+/// the answer is read a second time, message by message, and that one comes out empty.
+pub(super) fn messages(answer: &[u8]) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
+    let strict = serde_json::from_slice::<Received<ReceivedMessage>>(answer);
+    let found = match strict {
+        Err(error) if error.is_data() => {
+            let found = serde_json::from_slice::<Received<serde_json::Value>>(answer)?.messages.unwrap_or_default();
+            return Ok(found.iter().map(|one| ReceivedMessage::deserialize(one).unwrap_or_default()).collect());
+        }
+        other => other?,
+    };
+    Ok(found.messages.unwrap_or_default())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Received<M> {
+    /// Absent where there are none.
+    messages: Option<Vec<M>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct ReceivedMessage {
+    pub(super) message_id: String,
+    pub(super) receipt_handle: String,
+    #[serde(deserialize_with = "bytes")]
+    pub(super) body: Vec<u8>,
+    #[serde(rename = "MD5OfBody")]
+    pub(super) md5_of_body: Option<String>,
+    pub(super) attributes: Attributes,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Attributes {
+    #[serde(deserialize_with = "number")]
+    pub(super) sent_timestamp: Option<i64>,
+    #[serde(deserialize_with = "number")]
+    pub(super) approximate_receive_count: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct BatchAnswer {
+    pub(super) successful: Vec<Done>,
+    pub(super) failed: Vec<Failed>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Done {
+    pub(super) id: String,
+    pub(super) message_id: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Failed {
+    pub(super) id: String,
+    pub(super) code: String,
+}
+
+impl BatchAnswer {
+    /// The positions below `entries` that the answer does not call done: an entry that it does not mention may not be.
+    pub(super) fn undone(&self, entries: usize) -> impl Iterator<Item = usize> {
+        (0..entries).filter(|position| !self.successful.iter().any(|done| done.id == IDS[*position]))
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct AttributesAnswer {
+    pub(super) attributes: QueueAttributes,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct QueueAttributes {
+    #[serde(deserialize_with = "number")]
+    pub(super) approximate_number_of_messages: Option<u64>,
+    #[serde(deserialize_with = "number")]
+    pub(super) approximate_number_of_messages_not_visible: Option<u64>,
+    #[serde(deserialize_with = "number")]
+    pub(super) approximate_number_of_messages_delayed: Option<u64>,
+    #[serde(deserialize_with = "number")]
+    pub(super) message_retention_period: Option<u64>,
+    #[serde(deserialize_with = "number")]
+    pub(super) visibility_timeout: Option<u64>,
+    pub(super) queue_arn: String,
+    /// JSON in a string.
+    pub(super) redrive_policy: String,
+    #[serde(deserialize_with = "number")]
+    pub(super) fifo_queue: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RedrivePolicy {
+    pub(super) dead_letter_target_arn: String,
+    #[serde(deserialize_with = "number")]
+    pub(super) max_receive_count: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct UrlAnswer {
+    pub(super) queue_url: String,
+}
+
+/// A body: the string's bytes. Taken as bytes, since JSON can write lone surrogates, which no `String` can hold; they
+/// come as WTF-8, the way `serde_json` reads bytes.
+fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    struct Bytes;
+    impl<'de> Visitor<'de> for Bytes {
+        type Value = Vec<u8>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a message's body")
+        }
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Vec<u8>, E> {
+            Ok(text.as_bytes().to_vec())
+        }
+    }
+    from.deserialize_bytes(Bytes)
+}
+
+/// A number or a boolean, which SQS writes as strings and some stand-ins as themselves. Nonsense counts as absent.
+fn number<'de, D: Deserializer<'de>, T: FromStr>(from: D) -> Result<Option<T>, D::Error> {
+    struct Number<T>(std::marker::PhantomData<T>);
+    impl<'de, T: FromStr> Visitor<'de> for Number<T> {
+        type Value = Option<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number")
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Option<T>, E> {
+            Ok(text.trim().parse().ok())
+        }
+        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Option<T>, E> {
+            self.visit_str(&number.to_string())
+        }
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Option<T>, E> {
+            self.visit_str(&number.to_string())
+        }
+        fn visit_bool<E: serde::de::Error>(self, truth: bool) -> Result<Option<T>, E> {
+            self.visit_str(if truth { "true" } else { "false" })
+        }
+        fn visit_unit<E>(self) -> Result<Option<T>, E> {
+            Ok(None)
+        }
+    }
+    from.deserialize_any(Number(std::marker::PhantomData))
+}
