@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that fails says so by panicking")]
 
+mod source;
 mod support;
+
+mod compile_fail;
+mod repository;
+mod tidy;
 
 mod messages;
 mod postgres;
