@@ -9,5 +9,6 @@ mod compile_fail;
 mod repository;
 mod tidy;
 
+mod local_queue;
 mod messages;
 mod postgres;
