@@ -217,7 +217,10 @@ pub fn workers<Q: Queue>(
 }
 
 /// Logs the notes and refuses to go on over anything worse.
-fn refuse_problems(findings: &mut Vec<Finding>) -> Result<(), StartError> {
+///
+/// # Errors
+/// All problems at once.
+pub fn refuse_problems(findings: &mut Vec<Finding>) -> Result<(), StartError> {
     for note in findings.extract_if(.., |finding| finding.severity == Severity::Note) {
         tracing::warn!(part = note.part, remedy = note.remedy, "{}", note.what);
     }
