@@ -14,6 +14,7 @@ mod signals;
 mod sources;
 
 mod check;
+mod demo;
 mod init;
 mod keys;
 mod migrate;
@@ -48,6 +49,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Run(run::Args),
     Check(check::Args),
     Send(send::Args),
@@ -61,6 +63,7 @@ enum Command {
 impl Command {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
+            Self::Demo(args) => Box::pin(demo::run(args, context)).await,
             Self::Run(args) => Box::pin(run::run(args, context)).await,
             Self::Check(args) => Box::pin(check::run(args, context)).await,
             Self::Init(args) => init::run(&args, context),
