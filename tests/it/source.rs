@@ -6,27 +6,27 @@
 use std::{fs, path::Path};
 
 /// One file.
-pub(crate) struct Source {
+pub struct Source {
     /// From the package's directory, with `/`.
-    pub(crate) path: String,
+    pub path: String,
     /// As it stands in the file.
-    pub(crate) raw: String,
+    pub raw: String,
     /// What the compiler makes a program of, except tests.
-    pub(crate) code: String,
+    pub code: String,
     /// Modules that this file declares for tests only.
     test_modules: Vec<String>,
 }
 
 impl Source {
     /// Reads a source that may stand nowhere.
-    pub(crate) fn new(path: &str, raw: &str) -> Self {
+    pub fn new(path: &str, raw: &str) -> Self {
         let mut test_modules = Vec::new();
         let code = write_out_uses(&without_tests(without_text(raw), &mut test_modules));
         Self { path: path.to_owned(), raw: raw.to_owned(), code, test_modules }
     }
 
     /// All sources below a directory of the package, without files that hold only tests.
-    pub(crate) fn all(dir: &str) -> Vec<Self> {
+    pub fn all(dir: &str) -> Vec<Self> {
         let sources: Vec<_> = files(dir).iter().map(|path| Self::new(path, &read(path))).collect();
         let tests: Vec<_> = sources.iter().flat_map(Self::test_files).collect();
         sources.into_iter().filter(|source| !tests.contains(&source.path)).collect()
@@ -40,13 +40,13 @@ impl Source {
 }
 
 /// A file of the package.
-pub(crate) fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The Rust files below a directory of the package, sorted.
-pub(crate) fn files(dir: &str) -> Vec<String> {
+pub fn files(dir: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)).unwrap() {
         let entry = entry.unwrap();
@@ -135,7 +135,7 @@ fn without_tests(mut code: String, modules: &mut Vec<String>) -> String {
 }
 
 /// The length of the block that begins here with its opening brace.
-pub(crate) fn block(code: &str) -> usize {
+pub fn block(code: &str) -> usize {
     let mut depth = 0;
     let end = code.find(|c| {
         depth += i32::from(c == '{') - i32::from(c == '}');
