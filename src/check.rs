@@ -1,10 +1,7 @@
 //! What must be true before the first message: asked by `masq check`, which says it all, and by `masq run`, which does
 //! not start over a problem.
 //!
-//! Here are the judgements, which are pure; [`database`] asks PostgreSQL for what they judge. Nothing here changes
-//! anything, except [`database::claim_keys`], which only `run` and `migrate` call.
-
-pub mod database;
+//! Here are the judgements, which are pure; `db/examine.rs` asks PostgreSQL for what they judge.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -56,7 +53,7 @@ impl Finding {
         Self { severity, part, what: what.into(), remedy: remedy.into() }
     }
 
-    fn refused(part: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn refused(part: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(Severity::Refused, part, what, remedy)
     }
 
