@@ -25,3 +25,4 @@ pub mod cli;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod start;

@@ -220,9 +220,6 @@ fn judge_column(column: &Column, there: &TableColumn) -> Result<ColumnType, Find
     if token && stored.length().is_some_and(|length| length < 64) {
         return Err(refused(format!("has type {stored}, too short for a token of 64 characters"), "make it varchar(64) or longer".into()));
     }
-    if there.not_null && !column.required && !there.has_default {
-        return Ok(stored);
-    }
     Ok(stored)
 }
 

@@ -49,7 +49,8 @@ pub(super) fn explain(error: &Error, endpoint: &Endpoint, conninfo: &Conninfo) -
 /// Explains that an attempt took longer than it may.
 pub(super) fn too_slow(endpoint: &Endpoint, conninfo: &Conninfo, limit: std::time::Duration) -> ConnectError {
     ConnectError::Unavailable(format!(
-        "cannot connect to {endpoint}/{} as {}: no answer within {limit:?} (connect_timeout): is the host right, and does a firewall let us through?",
+        "cannot connect to {endpoint}/{} as {}: no answer within {limit:?} (connect_timeout): is the host right, and \
+         does a firewall let us through?",
         conninfo.database, conninfo.user
     ))
 }
@@ -111,6 +112,11 @@ fn certificate(error: &RustlsError, endpoint: &Endpoint, conninfo: &Conninfo) ->
                  has, or use sslmode=verify-ca"
             )
         }
+        // Among others: it is a CA's certificate, as PostgreSQL's own recipe for a self-signed server makes it.
+        RustlsError::InvalidCertificate(CertificateError::Other(reason)) => format!(
+            "the server's certificate cannot be verified ({reason}): put that very certificate into sslrootcert, or give \
+             the server one that is signed by a CA"
+        ),
         other => format!("TLS fails: {other}; sslmode={}", word(conninfo.tls.mode)),
     };
     (ConnectError::Misconfigured, text)

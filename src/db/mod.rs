@@ -10,9 +10,9 @@ pub mod conninfo;
 pub mod migrations;
 mod explain;
 pub mod sqlstate;
-mod tls;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     future::poll_fn,
@@ -26,9 +26,7 @@ use std::{
 
 use thiserror::Error;
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_postgres::{
-    AsyncMessage, Client, Config, Connection, Socket, config, error::Severity, tls::TlsStream,
-};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket, config, error::Severity, tls::TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use conninfo::{ChannelBinding, Conninfo, Endpoint, Host, SslMode};

@@ -1,0 +1,447 @@
+//! Against real clusters: TLS, refusals, notices, the catalogue, remedies.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::{
+    ConnectError, Connector, Session, Timeouts,
+    catalog::{self, Kind, Persistence},
+    conninfo::Conninfo,
+    sqlstate::{Remedy, Target, describe, remedy},
+};
+use crate::{
+    config::{ColumnType, TableName},
+    local::postgres::{Options, PrivatePostgres},
+};
+
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(10),
+    lock: Duration::from_millis(300),
+    statement: Duration::from_secs(10),
+    idle_in_transaction: Duration::from_secs(10),
+};
+
+async fn connect(text: &str) -> Result<Session, ConnectError> {
+    connect_with(text, &[]).await
+}
+
+async fn connect_with(text: &str, variables: &[(&str, &str)]) -> Result<Session, ConnectError> {
+    let lookup = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    Connector::new(Conninfo::parse(text, Some("me"), &lookup).unwrap(), TIMEOUTS)?.connect().await
+}
+
+async fn cluster(settings: &[(&str, &str)]) -> (TempDir, PrivatePostgres) {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let options = Options { directory: directory.path().to_owned(), port: Some(0), settings, ..Options::default() };
+    let cluster = PrivatePostgres::start(&options).await.unwrap();
+    (directory, cluster)
+}
+
+async fn encrypted(session: &Session) -> bool {
+    let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    session.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Certificates made for one test.
+struct Certificates(TempDir);
+
+impl Certificates {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let mut openssl = Command::new("openssl");
+        openssl.current_dir(self.0.path()).args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(openssl.status().unwrap().success(), "openssl {arguments}");
+    }
+
+    /// `name.crt` and `name.key`, signed by itself: the recipe of PostgreSQL's manual, which makes it a CA.
+    fn self_signed(&self, name: &str, extra: &str) {
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+        self.openssl(&format!("req -x509 {key} -keyout {name}.key -out {name}.crt -subj /CN={name}{extra}"));
+    }
+
+    /// `name.crt` and `name.key`, signed by `ca`.
+    fn signed(&self, name: &str, extra: &str) {
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -CA ca.crt -CAkey ca.key";
+        let leaf = "-addext basicConstraints=critical,CA:FALSE";
+        self.openssl(&format!("req -x509 {key} {leaf} -keyout {name}.key -out {name}.crt -subj /CN={name}{extra}"));
+    }
+}
+
+#[tokio::test]
+async fn sslmode_verifies_what_libpq_verifies() {
+    let made = Certificates::new();
+    made.self_signed("ca", "");
+    made.self_signed("other", "");
+    made.signed("server", " -addext subjectAltName=DNS:localhost");
+    made.signed("certified", "");
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".postgresql")).unwrap();
+    std::fs::copy(made.path("ca.crt"), home.path().join(".postgresql/root.crt")).unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = Options { directory: directory.path().to_owned(), port: Some(0), ..Options::default() };
+    options.tls = Some((made.path("server.crt"), made.path("server.key")));
+    drop(PrivatePostgres::start(&options).await.unwrap());
+    let rules = "local all all trust\n\
+                 hostssl all certified 127.0.0.1/32 cert\n\
+                 hostnossl all plain 127.0.0.1/32 trust\n\
+                 host all postgres 127.0.0.1/32 scram-sha-256\n";
+    std::fs::write(directory.path().join("data/pg_hba.conf"), rules).unwrap();
+    std::fs::copy(made.path("ca.crt"), directory.path().join("data/ca.crt")).unwrap();
+    options.settings = vec![("ssl_ca_file".into(), "ca.crt".into())];
+    let cluster = PrivatePostgres::start(&options).await.unwrap();
+    let roles = "CREATE ROLE certified LOGIN; CREATE ROLE plain LOGIN";
+    connect(&cluster.conninfo()).await.unwrap().batch_execute(roles).await.unwrap();
+
+    // The server's certificate is for localhost; by its address it is another's.
+    let by_address = cluster.tcp_conninfo().unwrap();
+    let by_name = by_address.replace("@127.0.0.1", "@localhost") + "?hostaddr=127.0.0.1&";
+    let by_address = by_address + "?";
+    let (ca, other) = (made.shown("ca.crt"), made.shown("other.crt"));
+    let cases: [(&str, &str, Result<bool, &str>); 16] = [
+        (&by_address, "sslmode=disable", Ok(false)),
+        (&by_address, "sslmode=allow", Ok(true)),
+        (&by_address, "", Ok(true)),
+        (&by_address, "sslmode=prefer&sslrootcert=OTHER", Ok(true)),
+        (&by_address, "sslmode=require", Ok(true)),
+        (&by_address, "sslmode=require&channel_binding=require", Ok(true)),
+        (&by_address, "sslmode=require&sslrootcert=CA", Ok(true)),
+        (&by_address, "sslmode=require&sslrootcert=OTHER", Err("put the CA's certificate there")),
+        (&by_address, "sslmode=verify-ca&sslrootcert=CA", Ok(true)),
+        (&by_address, "sslmode=verify-ca&sslrootcert=OTHER", Err("put the CA's certificate there")),
+        (&by_address, "sslmode=verify-ca", Err("name the CA's file in sslrootcert")),
+        (&by_name, "sslmode=verify-full&sslrootcert=CA", Ok(true)),
+        (&by_name, "sslmode=verify-full&sslrootcert=OTHER", Err("put the CA's certificate there")),
+        (&by_name, "sslmode=verify-full&sslrootcert=/none.crt", Err("cannot read sslrootcert /none.crt")),
+        (&by_address, "sslmode=verify-full&sslrootcert=CA", Err("is for")),
+        (&by_name, "sslrootcert=system", Err("put the CA's certificate there")),
+    ];
+    for (base, parameters, expected) in cases {
+        let parameters = parameters.replace("CA", &ca).replace("OTHER", &other);
+        match (connect(&format!("{base}{parameters}")).await, expected) {
+            (Ok(session), Ok(tls)) => assert_eq!(encrypted(&session).await, tls, "{parameters}"),
+            (Err(error @ (ConnectError::Misconfigured(_) | ConnectError::Tls(_))), Err(part)) => {
+                assert!(error.to_string().contains(part), "{parameters}: {error}");
+            }
+            (outcome, _) => panic!("{parameters}: {:?}", outcome.err()),
+        }
+    }
+
+    let at_home = [("HOME", home.path().to_str().unwrap())];
+    let verified = connect_with(&format!("{by_name}sslmode=verify-full"), &at_home).await;
+    assert!(encrypted(&verified.unwrap()).await, "~/.postgresql/root.crt");
+    let not_tls = connect(&format!("host=127.0.0.1 port={} user=plain dbname=postgres", port(&by_name))).await;
+    assert!(!encrypted(&not_tls.unwrap()).await, "prefer falls back to plain text");
+
+    client_certificates(&made, &by_name).await;
+    self_signed_server(&made, &directory, &cluster, &by_name).await;
+}
+
+fn port(url: &str) -> &str {
+    let (_, after) = url.rsplit_once("localhost:").unwrap();
+    after.split_once('/').unwrap().0
+}
+
+async fn client_certificates(made: &Certificates, by_name: &str) {
+    let base = format!("host=127.0.0.1 port={} dbname=postgres user=certified sslmode=require", port(by_name));
+    let (certificate, key) = (made.shown("certified.crt"), made.shown("certified.key"));
+    let session = connect(&format!("{base} sslcert={certificate} sslkey={key}")).await.unwrap();
+    assert!(encrypted(&session).await);
+    let without = connect(&base).await.err().unwrap();
+    assert!(matches!(without, ConnectError::Denied(_)), "{without}");
+
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let readable = connect(&format!("{base} sslcert={certificate} sslkey={key}")).await.err().unwrap();
+    assert!(readable.to_string().contains("chmod 0600"), "{readable}");
+}
+
+/// A certificate that is its own CA is trusted where it is itself the root.
+async fn self_signed_server(made: &Certificates, directory: &TempDir, cluster: &PrivatePostgres, by_name: &str) {
+    made.self_signed("lonely", " -addext subjectAltName=DNS:localhost");
+    for ending in ["crt", "key"] {
+        let content = std::fs::read(made.path(&format!("lonely.{ending}"))).unwrap();
+        std::fs::write(directory.path().join(format!("server.{ending}")), content).unwrap();
+    }
+    let session = connect(&cluster.conninfo()).await.unwrap();
+    session.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let trusted = format!("{by_name}sslmode=verify-full&sslrootcert={}", made.shown("lonely.crt"));
+    // The reload is done when the postmaster gets round to it.
+    let mut outcome = connect(&trusted).await;
+    for _ in 0..200 {
+        if outcome.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        outcome = connect(&trusted).await;
+    }
+    assert!(encrypted(&outcome.unwrap()).await);
+    let untrusted = connect(&format!("{by_name}sslmode=verify-full&sslrootcert={}", made.shown("ca.crt"))).await;
+    let text = untrusted.err().unwrap().to_string();
+    assert!(text.contains("put that very certificate into sslrootcert"), "{text}");
+}
+
+#[tokio::test]
+async fn a_refusal_names_its_remedy() {
+    let (directory, cluster) = cluster(&[]).await;
+    let socket = cluster.conninfo();
+    let tcp = cluster.tcp_conninfo().unwrap();
+    let password = tcp.split(['@', ':']).nth(2).unwrap().to_owned();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    type Kind = fn(&ConnectError) -> bool;
+    let denied: Kind = |error| matches!(error, ConnectError::Denied(_));
+    let misconfigured: Kind = |error| matches!(error, ConnectError::Misconfigured(_));
+    let unavailable: Kind = |error| matches!(error, ConnectError::Unavailable(_));
+    let cases = [
+        (tcp.replace(&password, "hunter2"), denied, "28P01): check the password"),
+        (tcp.replace(&format!(":{password}"), ""), denied, "there is none: put one"),
+        (socket.replace("//postgres@", "//nobody@"), denied, "create the role"),
+        (
+            socket.trim_end_matches("postgres").to_owned() + "absent",
+            misconfigured,
+            "create it, or name another with dbname=",
+        ),
+        (format!("{tcp}?sslmode=require"), misconfigured, "turn ssl on there, or use sslmode=prefer"),
+        (format!("{tcp}?options=-c%20nonsense%3D1"), misconfigured, "nonsense"),
+        (format!("host=127.0.0.1 port={unused}"), unavailable, "is PostgreSQL running there"),
+        (format!("host={}", directory.path().join("data").display()), unavailable, "no server has its socket there"),
+        ("host=no-such-host.invalid".into(), unavailable, "check the host's name"),
+        (
+            format!("{tcp}?options=-c%20default_transaction_read_only%3Don&target_session_attrs=read-write"),
+            unavailable,
+            "target_session_attrs asks",
+        ),
+    ];
+    for (conninfo, kind, part) in cases {
+        let error = connect(&conninfo).await.err().unwrap_or_else(|| panic!("{part}: connected"));
+        let text = error.to_string();
+        assert!(kind(&error) && text.contains(part), "{part}: {error:?}");
+        assert!(!text.contains("hunter2") && !text.contains(&password), "{text}");
+    }
+
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let slow = connect(&format!("host=127.0.0.1 port={port} connect_timeout=1")).await.err().unwrap();
+    assert!(unavailable(&slow) && slow.to_string().contains("no answer within 1s"), "{slow}");
+
+    // The second of two hosts answers.
+    let both = tcp.replace("@127.0.0.1:", &format!("@127.0.0.1:{unused},127.0.0.1:"));
+    assert!(connect(&both).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_commit_that_no_standby_confirmed_is_noticed() {
+    let (_directory, cluster) = cluster(&[("synchronous_standby_names", "nobody")]).await;
+    let session = connect(&cluster.conninfo()).await.unwrap();
+    session.batch_execute("SET synchronous_commit = local; CREATE TABLE t (n int)").await.unwrap();
+    session.batch_execute("DO $$ BEGIN RAISE NOTICE 'quiet'; RAISE WARNING 'loud'; END $$").await.unwrap();
+    assert_eq!((session.take_warnings(), session.take_warnings()), (1, 0));
+
+    let other = connect(&cluster.conninfo()).await.unwrap();
+    let committing =
+        session.batch_execute("BEGIN; INSERT INTO t VALUES (1); SET LOCAL synchronous_commit = on; COMMIT");
+    let cancelling = async {
+        let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        while other.query(cancel, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (committed, ()) = tokio::join!(committing, cancelling);
+    committed.unwrap();
+    assert_eq!(session.take_warnings(), 1);
+}
+
+#[tokio::test]
+async fn a_session_is_set_up_and_ends() {
+    let (_directory, cluster) = cluster(&[]).await;
+    let watcher = connect(&cluster.conninfo()).await.unwrap();
+    let session = connect(&format!("{}?application_name=loader", cluster.tcp_conninfo().unwrap())).await.unwrap();
+    for (setting, expected) in [
+        ("application_name", "loader"),
+        ("lock_timeout", "300ms"),
+        ("statement_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("client_min_messages", "warning"),
+    ] {
+        let value: String = session.query_one(&format!("SHOW {setting}"), &[]).await.unwrap().get(0);
+        assert_eq!(value, expected, "{setting}");
+    }
+    let loaders = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'loader'";
+    assert_eq!(watcher.query_one(loaders, &[]).await.unwrap().get::<_, i64>(0), 1);
+    drop(session);
+    let mut left = 1;
+    for _ in 0..200 {
+        left = watcher.query_one(loaders, &[]).await.unwrap().get::<_, i64>(0);
+        if left == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(left, 0);
+}
+
+const TABLES: &str = r#"
+    CREATE DOMAIN short AS varchar(5) NOT NULL;
+    CREATE DOMAIN shorter AS short DEFAULT 'x';
+    CREATE TYPE mood AS ENUM ('fine');
+    CREATE SCHEMA "Odd ""one";
+    CREATE TABLE "Odd ""one"."Ta ble" (
+        user_id varchar(128) NOT NULL, any_length varchar, fixed char(3), note text, app_version integer,
+        code shorter, feeling mood, tags text[], amount numeric(10,2), at timestamptz(3), born date DEFAULT now(),
+        id bigint GENERATED ALWAYS AS IDENTITY, upper text GENERATED ALWAYS AS (upper(note)) STORED, gone int
+    );
+    ALTER TABLE "Odd ""one"."Ta ble" DROP COLUMN gone;
+    CREATE UNLOGGED TABLE volatile (n int);
+    CREATE TABLE parent (n int) PARTITION BY RANGE (n);
+    CREATE UNLOGGED TABLE child PARTITION OF parent FOR VALUES FROM (0) TO (9);
+    CREATE VIEW seen AS SELECT 1 AS one;
+"#;
+
+#[tokio::test]
+async fn the_catalogue_tells_columns_as_they_are() {
+    let (_directory, cluster) = cluster(&[]).await;
+    let session = connect(&cluster.conninfo()).await.unwrap();
+    session.batch_execute(TABLES).await.unwrap();
+    let named = |schema: Option<&str>, name: &str| TableName { schema: schema.map(Into::into), name: name.into() };
+
+    let table = catalog::table(&session, &named(Some("Odd \"one"), "Ta ble")).await.unwrap().unwrap();
+    assert_eq!((table.kind, table.persistence), (Kind::Table, Persistence::Permanent));
+    let expected = [
+        ("user_id", Ok(ColumnType::Varchar(Some(128))), "not null"),
+        ("any_length", Ok(ColumnType::Varchar(None)), ""),
+        ("fixed", Ok(ColumnType::Char(3)), ""),
+        ("note", Ok(ColumnType::Text), ""),
+        ("app_version", Ok(ColumnType::Integer), ""),
+        ("code", Ok(ColumnType::Varchar(Some(5))), "not null default"),
+        ("feeling", Err("mood".into()), ""),
+        ("tags", Err("text[]".into()), ""),
+        ("amount", Ok(ColumnType::Numeric), ""),
+        ("at", Ok(ColumnType::TimestampTz), ""),
+        ("born", Ok(ColumnType::Date), "default"),
+        ("id", Ok(ColumnType::BigInt), "not null default identity"),
+        ("upper", Ok(ColumnType::Text), "default generated"),
+    ];
+    let found = table.columns.iter().map(|column| {
+        let marks = [
+            (column.not_null, "not null"),
+            (column.has_default, "default"),
+            (column.generated, "generated"),
+            (column.identity_always, "identity"),
+        ];
+        let marks: Vec<&str> = marks.iter().filter(|(set, _)| *set).map(|(_, mark)| *mark).collect();
+        assert!(column.may_insert);
+        (column.name.as_str(), column.column_type.clone(), marks.join(" "))
+    });
+    for (found, (name, column_type, marks)) in found.zip(expected.clone()) {
+        assert_eq!(found, (name, column_type, marks.to_owned()));
+    }
+    assert_eq!(table.columns.len(), expected.len());
+
+    assert!(catalog::table(&session, &named(None, "Ta ble")).await.unwrap().is_none(), "not on the search path");
+    for (name, kind, persistence) in [
+        ("volatile", Kind::Table, Persistence::Unlogged),
+        ("parent", Kind::Partitioned, Persistence::Unlogged),
+        ("seen", Kind::View, Persistence::Permanent),
+    ] {
+        let table = catalog::table(&session, &named(None, name)).await.unwrap().unwrap();
+        assert_eq!((table.schema.as_str(), table.kind, table.persistence), ("public", kind, persistence), "{name}");
+    }
+
+    session.batch_execute("SET synchronous_commit = off").await.unwrap();
+    let durability = catalog::durability(&session).await.unwrap();
+    assert!(durability.fsync && durability.full_page_writes && !durability.in_recovery);
+    assert_eq!((durability.synchronous_commit.as_str(), durability.synchronous_standby_names.as_str()), ("off", ""));
+    assert!(durability.server_version_num >= 100_000);
+}
+
+const CONSTRAINED: &str = "
+    CREATE SCHEMA masq; CREATE TABLE masq.ledger (k int PRIMARY KEY);
+    CREATE TABLE parents (id int PRIMARY KEY);
+    CREATE TABLE logins (
+        user_id text NOT NULL UNIQUE, age int CONSTRAINT adult CHECK (age > 17), version varchar(4),
+        other int NOT NULL DEFAULT 0, parent int REFERENCES parents
+    );
+    INSERT INTO logins VALUES ('secret', 20); INSERT INTO masq.ledger VALUES (1);
+    CREATE TABLE dated (n int) PARTITION BY RANGE (n);";
+
+#[tokio::test]
+async fn every_answer_has_its_remedy_and_no_description_quotes_a_row() {
+    let (_directory, cluster) = cluster(&[]).await;
+    let session = connect(&cluster.conninfo()).await.unwrap();
+    session.batch_execute(CONSTRAINED).await.unwrap();
+    let blocker = connect(&cluster.conninfo()).await.unwrap();
+    blocker.batch_execute("BEGIN; LOCK TABLE parents").await.unwrap();
+
+    let columns = ["user_id", "age", "version", "parent"].map(String::from);
+    let target = Target { schema: "public", table: "logins", partitioned: false, columns: &columns };
+    let raise = |what: &str| format!("DO $$ BEGIN RAISE EXCEPTION 'secret' {what}; END $$");
+    let cases = [
+        ("INSERT INTO logins (user_id) VALUES (NULL)".to_owned(), Remedy::Isolate, "column \"user_id\""),
+        ("INSERT INTO logins VALUES ('a', 20, '1', NULL)".into(), Remedy::Stop, "23502 (not_null_violation)"),
+        ("INSERT INTO logins VALUES ('secret', 20)".into(), Remedy::Isolate, "constraint \"logins_user_id_key\""),
+        ("INSERT INTO masq.ledger VALUES (1)".into(), Remedy::Wait, "23505 (unique_violation)"),
+        ("INSERT INTO logins VALUES ('secret2', 7)".into(), Remedy::Isolate, "constraint \"adult\""),
+        ("INSERT INTO logins VALUES ('a', 20, 'secret')".into(), Remedy::Isolate, "22001"),
+        ("SELECT 'secret'::int".into(), Remedy::Isolate, "22P02 (invalid_text_representation)"),
+        ("INSERT INTO dated VALUES (1)".into(), Remedy::Wait, "23514"),
+        ("SELECT secret FROM logins".into(), Remedy::Stop, "42703 (undefined_column)"),
+        ("SELECT 1 FROM absent".into(), Remedy::Stop, "42P01 (undefined_table)"),
+        ("SELECT 1 FROM parents".into(), Remedy::Wait, "55P03 (lock_not_available)"),
+        ("SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)".into(), Remedy::Halve, "57014 (query_canceled)"),
+        ("SET TRANSACTION READ ONLY; CREATE TABLE x ()".into(), Remedy::Pause, "25006"),
+        (raise(""), Remedy::Isolate, "P0001 (raise_exception)"),
+        (raise("USING ERRCODE = '40P01', DETAIL = 'secret', HINT = 'secret'"), Remedy::Wait, "deadlock_detected"),
+        (raise("USING ERRCODE = '53100'"), Remedy::Pause, "disk_full"),
+        (raise("USING ERRCODE = '22P04'"), Remedy::Stop, "bad_copy_file_format"),
+        (raise("USING ERRCODE = '28000'"), Remedy::Stop, "28000"),
+        (raise("USING ERRCODE = '23503'"), Remedy::Isolate, "23503 (foreign_key_violation)"),
+        (raise("USING ERRCODE = 'XX999'"), Remedy::Wait, "SQLSTATE XX999"),
+    ];
+    for (sql, expected, part) in cases {
+        session.batch_execute("BEGIN").await.unwrap();
+        let error = session.batch_execute(&sql).await.unwrap_err();
+        let description = describe(&error);
+        assert_eq!(remedy(&error, &target), expected, "{sql}: {description}");
+        assert!(description.contains(part) && !description.contains("secret"), "{sql}: {description}");
+        session.batch_execute("ROLLBACK").await.unwrap();
+    }
+
+    // The target's own partitions complain by their own names, and a missing one by the table's.
+    let dated = Target { schema: "public", table: "dated", partitioned: true, columns: &columns };
+    let missing = session.batch_execute("INSERT INTO dated VALUES (1)").await.unwrap_err();
+    assert_eq!(remedy(&missing, &dated), Remedy::Stop);
+    let partition = "CREATE TABLE one PARTITION OF dated (UNIQUE (n)) FOR VALUES FROM (0) TO (9)";
+    session.batch_execute(&format!("{partition}; INSERT INTO dated VALUES (1)")).await.unwrap();
+    let twice = session.batch_execute("INSERT INTO dated VALUES (1)").await.unwrap_err();
+    assert_eq!(remedy(&twice, &dated), Remedy::Isolate);
+
+    blocker
+        .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        .await
+        .unwrap();
+    let gone = session.batch_execute("SELECT 1").await.unwrap_err();
+    assert_eq!(remedy(&gone, &target), Remedy::Wait, "{}", describe(&gone));
+}
+
+#[test]
+fn names_are_literal() {
+    assert_eq!(catalog::quote_ident("Us\"er; DROP"), "\"Us\"\"er; DROP\"");
+    let name = TableName { schema: Some("a".into()), name: "b".into() };
+    assert_eq!(catalog::quote_table(&name), "\"a\".\"b\"");
+}

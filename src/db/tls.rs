@@ -31,12 +31,12 @@ use super::conninfo::{Root, SslMode, TlsOptions};
 pub enum TlsError {
     /// `verify-ca` and `verify-full` have nobody to trust.
     #[error(
-        "sslmode asks for verification and there is no root certificate: name the CA's file in sslrootcert, or \
-         sslrootcert=system for the system's roots{}", looked.as_ref().map(|path| format!(" ({} does not exist)", path.display())).unwrap_or_default()
+        "sslmode asks for verification and {looked} is not there: name the CA's file in sslrootcert, or \
+         sslrootcert=system for the system's roots"
     )]
     NoRoot {
         /// Where libpq's users keep it.
-        looked: Option<PathBuf>,
+        looked: String,
     },
     /// A file cannot be read.
     #[error("cannot read {what} {}: {source}", path.display())]
@@ -99,7 +99,10 @@ fn trust(options: &TlsOptions) -> Result<Trust, TlsError> {
     let root = match (&options.root, default) {
         (Some(root), _) => Some(root.clone()),
         (None, Some(path)) if path.exists() => Some(Root::File(path)),
-        (None, looked) if options.mode >= SslMode::VerifyCa => return Err(TlsError::NoRoot { looked }),
+        (None, looked) if options.mode >= SslMode::VerifyCa => {
+            let usual = PathBuf::from("~/.postgresql/root.crt");
+            return Err(TlsError::NoRoot { looked: looked.unwrap_or(usual).display().to_string() });
+        }
         (None, _) => None,
     };
     // `require` verifies the chain as soon as there is a root, as `verify-ca` does.
@@ -137,11 +140,8 @@ fn client_certificate(
 
 /// Refuses a key that others may read, as libpq does: 0600, or 0640 if it is root's.
 fn private(key: &Path) -> Result<(), TlsError> {
-    let metadata = fs::metadata(key).map_err(|source| TlsError::Unreadable {
-        what: "sslkey",
-        path: key.to_owned(),
-        source,
-    })?;
+    let metadata =
+        fs::metadata(key).map_err(|source| TlsError::Unreadable { what: "sslkey", path: key.to_owned(), source })?;
     let forbidden = if metadata.uid() == 0 { 0o027 } else { 0o077 };
     if metadata.permissions().mode() & forbidden != 0 {
         let why = "may be read by others than its owner: chmod 0600 helps".into();
@@ -190,8 +190,7 @@ impl ServerCertVerifier for Verifier {
         };
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        let chain =
-            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms);
+        let chain = verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms);
         // PostgreSQL's own recipe makes a self-signed certificate that is a CA's, which webpki takes for no server's.
         // Where that very certificate is trusted, only its dates are left to complain of.
         let itself_trusted = certificates.iter().any(|trusted| trusted == end_entity);

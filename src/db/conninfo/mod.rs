@@ -172,9 +172,10 @@ impl Conninfo {
     ) -> Result<Self, ConninfoError> {
         keywords::refuse(lookup)?;
         let settings = Settings { written: parse::parse(text)?, lookup };
-        let user = settings.get("user").or_else(|| account.map(str::to_owned)).ok_or_else(|| {
-            ConninfoError::Syntax("nothing names the database user: add user=… or set PGUSER".into())
-        })?;
+        let user = settings
+            .get("user")
+            .or_else(|| account.map(str::to_owned))
+            .ok_or_else(|| ConninfoError::Syntax("nothing names the database user: add user=… or set PGUSER".into()))?;
         let database = settings.get("dbname").unwrap_or_else(|| user.clone());
         let mut endpoints = settings.endpoints()?;
         let warnings = settings.fill_passwords(&mut endpoints, &user, &database);

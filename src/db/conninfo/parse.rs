@@ -34,7 +34,8 @@ fn pairs(text: &str) -> Result<Written, ConninfoError> {
         let (keyword, after) = rest.split_at(end);
         let Some(after) = after.trim_start().strip_prefix('=') else {
             return Err(ConninfoError::Syntax(
-                "the connection string has a word without \"=\": write keyword=value, values with spaces in 'quotes', or postgresql://…"
+                "the connection string has a word without \"=\": write keyword=value, values with \
+                 spaces in 'quotes', or postgresql://…"
                     .into(),
             ));
         };
@@ -133,16 +134,14 @@ fn endpoints(text: &str) -> Result<(String, String), ConninfoError> {
     for endpoint in text.split(',') {
         let (host, port) = match endpoint.strip_prefix('[') {
             Some(rest) => {
-                let (host, after) = rest.split_once(']').ok_or_else(|| {
-                    ConninfoError::Syntax("an IPv6 address in the URL has no closing \"]\"".into())
-                })?;
+                let (host, after) = rest
+                    .split_once(']')
+                    .ok_or_else(|| ConninfoError::Syntax("an IPv6 address in the URL has no closing \"]\"".into()))?;
                 match after.strip_prefix(':') {
                     Some(port) => (host, port),
                     None if after.is_empty() => (host, ""),
                     None => {
-                        return Err(ConninfoError::Syntax(
-                            "only :port can follow an IPv6 address in the URL".into(),
-                        ));
+                        return Err(ConninfoError::Syntax("only :port can follow an IPv6 address in the URL".into()));
                     }
                 }
             }

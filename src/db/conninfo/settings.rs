@@ -84,9 +84,7 @@ impl Settings<'_> {
                 let port = self.port(port)?;
                 let address = addresses.get(index).filter(|address| !address.is_empty());
                 let address: Option<IpAddr> = match address {
-                    Some(text) => {
-                        Some(text.parse().map_err(|_| self.wrong("hostaddr", "an IPv4 or IPv6 address"))?)
-                    }
+                    Some(text) => Some(text.parse().map_err(|_| self.wrong("hostaddr", "an IPv4 or IPv6 address"))?),
                     None => None,
                 };
                 let host = match (hosts.get(index).filter(|host| !host.is_empty()), address) {

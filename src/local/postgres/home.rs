@@ -90,13 +90,19 @@ impl Home {
     }
 
     /// Where the socket goes: here, or where the name is short enough.
-    pub(super) fn sockets(&self, owner: Option<&Owner>, port: u16) -> Result<(PathBuf, Option<TempDir>), PostgresError> {
+    pub(super) fn sockets(
+        &self,
+        owner: Option<&Owner>,
+        port: u16,
+    ) -> Result<(PathBuf, Option<TempDir>), PostgresError> {
         if self.0.join(format!(".s.PGSQL.{port}")).as_os_str().len() <= LONGEST_SOCKET_PATH {
             return Ok((self.0.clone(), None));
         }
-        let short = tempfile::Builder::new().prefix("masq-").tempdir_in("/tmp");
+        let short =
+            tempfile::Builder::new().prefix("masq-").permissions(Permissions::from_mode(0o700)).tempdir_in("/tmp");
         let path = PathBuf::from("/tmp");
-        let short = short.map_err(|source| PostgresError::Files { doing: "cannot make a directory in", path, source })?;
+        let short =
+            short.map_err(|source| PostgresError::Files { doing: "cannot make a directory in", path, source })?;
         if let Some(owner) = owner {
             owner.own(short.path())?;
         }
@@ -129,4 +135,3 @@ impl Home {
         Ok(path)
     }
 }
-

@@ -84,10 +84,11 @@ pub enum PostgresError {
     NotReady(Duration, ConnectError),
 }
 
-/// A running private cluster.
+/// A running private cluster. Dropping it cuts every session off and waits until the server is gone, some milliseconds.
 pub struct PrivatePostgres {
     server: Child,
-    _watchdog: Watchdog,
+    #[allow(dead_code)] // held for its drop
+    watchdog: Watchdog,
     password: String,
     port: u16,
     tcp: bool,
@@ -160,7 +161,7 @@ impl PrivatePostgres {
         let watchdog = Watchdog::set(&server, home, owner).map_err(started)?;
         Ok(Self {
             server,
-            _watchdog: watchdog,
+            watchdog,
             password: home.password()?,
             port,
             tcp: options.port.is_some(),
@@ -188,8 +189,8 @@ impl PrivatePostgres {
                 Err(_) if self.has_ended() => {
                     return Err(PostgresError::Failed { program: "postgres", log: tail(&self.log()) });
                 }
-                Err(error) if Instant::now() > deadline => return Err(not_ready(error)),
-                Err(_) => sleep(GLANCE).await,
+                Err(ConnectError::Unavailable(_)) if Instant::now() < deadline => sleep(GLANCE).await,
+                Err(error) => return Err(not_ready(error)),
             }
         }
     }
@@ -268,9 +269,11 @@ async fn initdb(bin: &Path, home: &Home, owner: Option<&Owner>) -> Result<(), Po
     initdb.arg("-D").arg(home.data()).arg("--pwfile").arg(password).stdin(Stdio::null());
     initdb.args(["--username=postgres", "--encoding=UTF8", "--locale=C"]);
     initdb.args(["--auth-local=trust", "--auth-host=scram-sha-256"]);
-    let output = tokio::process::Command::from(initdb).kill_on_drop(true).output().await.map_err(|source| {
-        PostgresError::Files { doing: "cannot run", path: bin.join("initdb"), source }
-    })?;
+    let output = tokio::process::Command::from(initdb)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|source| PostgresError::Files { doing: "cannot run", path: bin.join("initdb"), source })?;
     if !output.status.success() {
         let log = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
         return Err(PostgresError::Failed { program: "initdb", log });

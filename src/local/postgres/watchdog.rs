@@ -15,14 +15,14 @@ use super::{
 /// `kill -9`, the pipe ends and the shell shuts the server down; a line through the pipe sends it home instead.
 pub(super) struct Watchdog {
     shell: Child,
-    leash: Option<ChildStdin>,
+    pub(super) leash: Option<ChildStdin>,
 }
 
 impl Watchdog {
     /// It kills only the server whose number stands in the cluster's own pid file, so never a stranger who was given
     /// that number later. A server that has just been started takes a moment to write that file.
     const SCRIPT: &str = r#"read -r _ && exit
-        for _ in 1 2 3 4 5; do [ "$(head -n 1 "$2")" = "$1" ] && exec kill -QUIT "$1"; sleep 1; done"#;
+        for _ in 1 2 3 4 5; do [ "$(head -n 1 "$2")" = "$1" ] && kill -QUIT "$1" && exit; sleep 1; done"#;
 
     pub(super) fn set(server: &Child, home: &Home, owner: Option<&Owner>) -> io::Result<Self> {
         let mut shell = command(Path::new("/bin/sh"), home, owner);
@@ -43,4 +43,3 @@ impl Drop for Watchdog {
         let _reaped = self.shell.wait();
     }
 }
-

@@ -1,0 +1,262 @@
+//! From a configuration to workers that can run: wait for the database and the queue, migrate where this login may,
+//! refuse to start over a problem, and put the parts of each worker together.
+//!
+//! Used by `masq run` and by the demo. It takes no message off the queue.
+
+use std::{sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    backoff::Backoff,
+    check::{self, Finding, Severity, database::Examined},
+    config::{ColumnType, Config},
+    db::{ConnectError, Connector, DbError, Session, migrations},
+    metrics::Metrics,
+    pipeline::{
+        Status, Worker,
+        decode::{Decoder, Limits},
+        mask::Masker,
+        now_ms,
+        receive::Intake,
+    },
+    queue::{Queue, QueueError, sqs::{QueueAttributes, SqsQueue}},
+    sink::{
+        ledger,
+        postgres::{PostgresSink, Target},
+    },
+    vault::{keyfile::KeyError, keyring::KeyRing, token::TooLong},
+};
+
+/// How long a message is hidden from others where neither the configuration nor the queue says: SQS's own default.
+const VISIBILITY: Duration = Duration::from_secs(30);
+
+/// Why nothing was started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// It did not answer before the deadline.
+    #[error("{0}")]
+    Absent(String),
+    /// A login or permission was refused.
+    #[error("{0}")]
+    Denied(String),
+    /// Problems to be solved first, all at once.
+    #[error("{}", lines(.0))]
+    Problems(Vec<Finding>),
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The domain of a token is too long.
+    #[error(transparent)]
+    Domain(#[from] TooLong),
+}
+
+/// How to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Until when what is absent is waited for.
+    pub deadline: Instant,
+    /// Whether a database that may lose commits is good enough.
+    pub allow_unsafe: bool,
+    /// Whether to stop when the queue is empty.
+    pub drain: bool,
+}
+
+/// A database in which the pipeline can run.
+pub struct Ready {
+    target: Arc<Target>,
+    stored: Vec<ColumnType>,
+    oldest: i64,
+}
+
+fn lines(findings: &[Finding]) -> String {
+    let line = |finding: &Finding| match finding.remedy.as_str() {
+        "" => format!("{}: {}", finding.part, finding.what),
+        remedy => format!("{}: {}: {remedy}", finding.part, finding.what),
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Connects, waiting for a server that is away.
+///
+/// # Errors
+/// [`StartError::Absent`] after the deadline; at once what no waiting helps against.
+pub async fn connect(connector: &Connector, deadline: Instant) -> Result<Session, StartError> {
+    let mut patience = Patience::new(deadline);
+    loop {
+        match connector.connect().await {
+            Ok(session) => return Ok(session),
+            Err(ConnectError::Unavailable(what)) => patience.wait("database", what).await?,
+            Err(ConnectError::Denied(what)) => return Err(StartError::Denied(what)),
+            Err(error) => return Err(refused("database", error.to_string())),
+        }
+    }
+}
+
+/// Asks a queue for its attributes, waiting for one that does not answer or does not exist yet.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn attributes(queue: &SqsQueue, deadline: Instant) -> Result<QueueAttributes, StartError> {
+    let mut patience = Patience::new(deadline);
+    loop {
+        match queue.attributes().await {
+            Ok(attributes) => return Ok(attributes),
+            Err(error @ QueueError::Unavailable { .. }) => patience.wait("queue", error.to_string()).await?,
+            Err(error @ QueueError::Denied { .. }) => return Err(StartError::Denied(error.to_string())),
+        }
+    }
+}
+
+/// Makes a database ready: migrates it if something is missing, examines it, claims it for these keys.
+///
+/// # Errors
+/// All problems at once.
+pub async fn database(
+    connector: Connector,
+    config: &Config,
+    keys: &KeyRing,
+    queue_name: &str,
+    options: Options,
+) -> Result<Ready, StartError> {
+    let mut session = connect(&connector, options.deadline).await?;
+    let mut examined = check::database::examine(&session, config, Some(keys), options.allow_unsafe).await?;
+    refuse_problems(&mut examined.findings)?;
+    if examined.needs_migration {
+        migrate(&mut session, config).await?;
+        examined = check::database::examine(&session, config, Some(keys), options.allow_unsafe).await?;
+    }
+    let Examined { mut findings, table, stored, .. } = examined;
+    refuse_problems(&mut findings)?;
+    refuse_problems(&mut check::database::claim_keys(&session, keys).await?)?;
+    let Some(table) = table else {
+        return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
+    };
+    let oldest = ledger::keep_partitions(&session, config.ledger.retention)
+        .await
+        .map_err(|error| DbError::new("making the ledger's partitions", &error))?;
+    session.close().await;
+    let columns = config.columns.iter().map(|column| column.name.clone()).collect();
+    let retention = config.ledger.retention;
+    let target = Target { connector, table, columns, retention, queue: queue_name.to_owned() };
+    Ok(Ready { target: Arc::new(target), stored, oldest })
+}
+
+/// Creates or upgrades the schema `masq` and, if it is missing, the target table.
+///
+/// # Errors
+/// With the remedy for a login that may not.
+pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), StartError> {
+    let migrated = async {
+        let count = migrations::migrate(session).await?;
+        if count > 0 {
+            tracing::info!(migrations = count, "the schema masq is up to date");
+        }
+        let create = migrations::create_table(&config.table, &config.columns);
+        if crate::db::catalog::table(session, &config.table).await?.is_none() {
+            let created = session.batch_execute(&create).await;
+            created.map_err(|error| DbError::new("creating the target table", &error))?;
+            tracing::info!(table = config.table.name, "created the target table");
+        }
+        Ok::<_, DbError>(())
+    };
+    migrated.await.map_err(|error| match error {
+        DbError::Unavailable(what) => StartError::Absent(what),
+        DbError::Misconfigured(what) => StartError::Problems(vec![Finding::new(
+            Severity::Refused,
+            "database",
+            what,
+            "run `masq migrate` once with a login that may create schemas and tables",
+        )]),
+    })
+}
+
+/// What every worker shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// What is wrong right now.
+    pub status: Arc<Status>,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
+    /// The keys.
+    pub keys: Arc<KeyRing>,
+}
+
+/// Puts workers together, as many as there are connections. `visibility`: as the queue itself has it.
+///
+/// # Errors
+/// If keys cannot be used.
+pub fn workers<Q: Queue>(
+    queue: &Q,
+    ready: &Ready,
+    config: &Config,
+    shared: &Shared,
+    (visibility, options): (Option<Duration>, Options),
+) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
+    let limits = config.columns.iter().zip(&ready.stored).map(|(column, stored)| Limits::of(*stored, column.mask.as_ref()));
+    let decoder = Arc::new(Decoder::new(config.columns.clone(), limits.collect(), config.unknown_fields));
+    let visibility = config.queue.visibility.or(visibility).unwrap_or(VISIBILITY);
+    let max_bytes = config.queue.max_in_flight_bytes / config.database.connections as u64;
+    (0..config.database.connections)
+        .map(|_| {
+            let epoch = shared.keys.new_epoch(now_ms())?;
+            Ok(Worker {
+                queue: queue.clone(),
+                sink: PostgresSink::new(Arc::clone(&ready.target), ready.oldest),
+                intake: Intake::new(visibility, max_bytes, options.drain),
+                decoder: Arc::clone(&decoder),
+                masker: Masker::new(&config.columns, &ready.stored, Arc::clone(&shared.keys), epoch)?,
+                status: Arc::clone(&shared.status),
+                metrics: Arc::clone(&shared.metrics),
+            })
+        })
+        .collect()
+}
+
+/// Logs the notes and refuses to go on over anything worse.
+fn refuse_problems(findings: &mut Vec<Finding>) -> Result<(), StartError> {
+    for note in findings.extract_if(.., |finding| finding.severity == Severity::Note) {
+        tracing::warn!(part = note.part, remedy = note.remedy, "{}", note.what);
+    }
+    if findings.is_empty() { Ok(()) } else { Err(StartError::Problems(std::mem::take(findings))) }
+}
+
+fn refused(part: &'static str, what: String) -> StartError {
+    StartError::Problems(vec![Finding::new(Severity::Refused, part, what, "")])
+}
+
+impl From<DbError> for StartError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Unavailable(what) => Self::Absent(what),
+            DbError::Misconfigured(what) => refused("database", what),
+        }
+    }
+}
+
+/// Waits for what is absent, says so once, and gives up at the deadline.
+struct Patience {
+    backoff: Backoff,
+    deadline: Instant,
+    said: bool,
+}
+
+impl Patience {
+    fn new(deadline: Instant) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
+        Self { backoff, deadline, said: false }
+    }
+
+    async fn wait(&mut self, part: &'static str, what: String) -> Result<(), StartError> {
+        if Instant::now() >= self.deadline {
+            return Err(StartError::Absent(what));
+        }
+        if !self.said {
+            tracing::warn!(part, "waiting: {what}");
+            self.said = true;
+        }
+        sleep(self.backoff.next(fastrand::f64())).await;
+        Ok(())
+    }
+}
