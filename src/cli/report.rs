@@ -65,7 +65,7 @@ impl Failure {
 
     /// Says it on stderr. If nobody listens there, the exit code still speaks.
     pub(super) fn print(&self, color: bool) {
-        drop(write!(io::stderr(), "{}", Seen { failure: self, color }));
+        drop(io::stderr().write_all(Seen { failure: self, color }.to_string().as_bytes()));
     }
 }
 
