@@ -10,18 +10,19 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     backoff::Backoff,
-    check::{self, Finding, Severity, database::Examined},
+    check::{Finding, Severity},
     config::{ColumnType, Config},
-    db::{ConnectError, Connector, DbError, Session, migrations},
-    metrics::Metrics,
-    pipeline::{
-        Status, Worker,
-        decode::{Decoder, Limits},
-        mask::Masker,
-        now_ms,
-        receive::Intake,
+    db::{
+        ConnectError, Connector, DbError, Session,
+        examine::{self, Examined},
+        migrations,
     },
-    queue::{Queue, QueueError, sqs::{QueueAttributes, SqsQueue}},
+    metrics::Metrics,
+    pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
+    queue::{
+        Queue, QueueError,
+        sqs::{QueueAttributes, SqsQueue},
+    },
     sink::{
         ledger,
         postgres::{PostgresSink, Target},
@@ -121,15 +122,15 @@ pub async fn database(
     options: Options,
 ) -> Result<Ready, StartError> {
     let mut session = connect(&connector, options.deadline).await?;
-    let mut examined = check::database::examine(&session, config, Some(keys), options.allow_unsafe).await?;
+    let mut examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     refuse_problems(&mut examined.findings)?;
     if examined.needs_migration {
         migrate(&mut session, config).await?;
-        examined = check::database::examine(&session, config, Some(keys), options.allow_unsafe).await?;
+        examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     }
     let Examined { mut findings, table, stored, .. } = examined;
     refuse_problems(&mut findings)?;
-    refuse_problems(&mut check::database::claim_keys(&session, keys).await?)?;
+    refuse_problems(&mut examine::claim_keys(&session, keys).await?)?;
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
@@ -194,7 +195,8 @@ pub fn workers<Q: Queue>(
     shared: &Shared,
     (visibility, options): (Option<Duration>, Options),
 ) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
-    let limits = config.columns.iter().zip(&ready.stored).map(|(column, stored)| Limits::of(*stored, column.mask.as_ref()));
+    let limits =
+        config.columns.iter().zip(&ready.stored).map(|(column, stored)| Limits::of(*stored, column.mask.as_ref()));
     let decoder = Arc::new(Decoder::new(config.columns.clone(), limits.collect(), config.unknown_fields));
     let visibility = config.queue.visibility.or(visibility).unwrap_or(VISIBILITY);
     let max_bytes = config.queue.max_in_flight_bytes / config.database.connections as u64;
@@ -215,7 +217,10 @@ pub fn workers<Q: Queue>(
 }
 
 /// Logs the notes and refuses to go on over anything worse.
-fn refuse_problems(findings: &mut Vec<Finding>) -> Result<(), StartError> {
+///
+/// # Errors
+/// All problems at once.
+pub fn refuse_problems(findings: &mut Vec<Finding>) -> Result<(), StartError> {
     for note in findings.extract_if(.., |finding| finding.severity == Severity::Note) {
         tracing::warn!(part = note.part, remedy = note.remedy, "{}", note.what);
     }

@@ -4,17 +4,14 @@
 //! reason wins when several fit is fixed: the first in [`Reason::KINDS`], and of two alike the one of the earlier column.
 //! What a single value means is in [`value`].
 
-mod value;
-
 use std::collections::HashSet;
-
-pub use value::Limits;
 
 use crate::{
     config::{Column, Default, Meaning, OnInvalid, UnknownFields},
     event::{Event, Field, Reason, Reject, Value},
     json::{At, Document, Fault, Json},
     pii::Pii,
+    pipeline::value::{self, Limits},
     queue::Message,
 };
 
@@ -74,8 +71,7 @@ impl Decoder {
         if let Some(fault) = document.fault() {
             return Err(reason_of(fault));
         }
-        let found: Vec<Result<Option<At>, Reason>> =
-            self.columns.iter().map(|column| find(document, column)).collect();
+        let found: Vec<Result<Option<At>, Reason>> = self.columns.iter().map(|column| find(document, column)).collect();
         if found.iter().all(|found| matches!(found, Ok(None))) {
             return Err(Reason::UnknownMessageType);
         }
@@ -174,6 +170,15 @@ fn read_field(
             Err(reason) => Err(reason),
         },
     }
+}
+
+/// Why a literal `default` is no value for its column, if it is none. Asked at the start, so that it is not found out
+/// by the first message that lacks the field.
+pub fn bad_default(column: &Column, limits: &Limits) -> Option<Reason> {
+    let Some(Default::Literal(literal)) = &column.default else { return None };
+    let text = literal.to_string();
+    let document = Document::parse(&text).ok()?;
+    value::read(&document, Document::ROOT, column, limits).err()
 }
 
 /// What stands in for a value that is not there.

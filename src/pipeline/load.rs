@@ -69,7 +69,8 @@ pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdow
     let outcomes = vec![None; batch.len()];
     let mut load = Load { sink, batch, outcomes, judge, shutdown, backoff: new_backoff(), doubted: false };
     load.set_late_aside();
-    let mut refused = load.write(vec![0..load.batch.len()]).await;
+    let whole = 0..load.batch.len();
+    let mut refused = load.write(Vec::from([whole])).await;
     while !refused.is_empty() {
         if load.is_table_sound(&refused) {
             refused = load.condemn(refused).await;

@@ -15,6 +15,7 @@ pub mod load;
 pub mod acknowledge;
 
 mod status;
+pub mod value;
 
 use std::{
     sync::Arc,

@@ -13,7 +13,7 @@ use crate::{
     backoff::Backoff,
     metrics::Metrics,
     pipeline::{Status, Trouble},
-    queue::{Message, Queue, QueueError, lease::Lease},
+    queue::{Depth, Message, Queue, QueueError, lease::Lease},
     shutdown::Shutdown,
 };
 
@@ -67,7 +67,7 @@ impl Intake {
 
     /// How many polls the next wave may have.
     fn wave(&self, messages: &[Message]) -> usize {
-        let held: u64 = messages.iter().map(|message| message.body_len()).sum();
+        let held: u64 = messages.iter().map(Message::body_len).sum();
         let rows = BATCH.saturating_sub(messages.len()) / POLL;
         let bytes = self.max_bytes.saturating_sub(held) / (self.largest * POLL as u64);
         self.wave.min(rows).min(usize::try_from(bytes).unwrap_or(WAVE))
@@ -166,5 +166,5 @@ async fn poll<Q: Queue>(
 /// Whether the queue says that it holds nothing, not even in other workers' hands. Its figures lag, so two empty
 /// answers in a row are asked for too. A queue that cannot say is not drained.
 async fn is_drained<Q: Queue>(queue: &Q, empty_in_a_row: u32) -> bool {
-    empty_in_a_row >= 2 && queue.depth().await.is_ok_and(|depth| depth.is_empty())
+    empty_in_a_row >= 2 && queue.depth().await.is_ok_and(Depth::is_empty)
 }

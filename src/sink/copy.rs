@@ -139,7 +139,11 @@ fn numeric(out: &mut Vec<u8>, number: &str) {
         groups.pop();
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "decode bounds the digits and the exponent")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "decode bounds the digits and the exponent"
+    )]
     let head = [
         groups.len() as u16,
         if groups.is_empty() { 0 } else { weight as i16 as u16 },

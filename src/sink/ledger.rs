@@ -47,11 +47,8 @@ pub async fn claim(client: &Client, entries: &[&Entry]) -> Result<HashSet<Key>, 
     let sent: Vec<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key)).collect();
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.message.key.id).collect();
     let outcomes: Vec<i16> = entries.iter().map(|entry| outcome(entry)).collect();
-    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
-        (&sent, Type::TIMESTAMPTZ_ARRAY),
-        (&ids, Type::UUID_ARRAY),
-        (&outcomes, Type::INT2_ARRAY),
-    ];
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+        [(&sent, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY), (&outcomes, Type::INT2_ARRAY)];
     let rows = client.query_typed(CLAIM, &parameters).await?;
     rows.iter().map(|row| Ok(Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? })).collect()
 }

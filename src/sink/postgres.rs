@@ -155,10 +155,9 @@ impl PostgresSink {
             columns,
         };
         match (sqlstate::remedy(error, &target), error.as_db_error()) {
-            (Remedy::Isolate, Some(refused)) => SinkError::Refused {
-                sqlstate: refused.code().code().to_owned(),
-                place: sqlstate::place(refused),
-            },
+            (Remedy::Isolate, Some(refused)) => {
+                SinkError::Refused { sqlstate: refused.code().code().to_owned(), place: sqlstate::place(refused) }
+            }
             (Remedy::Halve, _) => SinkError::TooSlow(sqlstate::describe(error)),
             (Remedy::Stop, _) => {
                 self.open = None;

@@ -6,7 +6,10 @@ use masq::{
     config::{ColumnType, Config, Sources, UnknownFields},
     event::{Event, Field, Value},
     pii::Pii,
-    pipeline::decode::{Decoder, Limits, decode},
+    pipeline::{
+        decode::{Decoder, decode},
+        value::Limits,
+    },
     queue::{Key, Message, Receipt},
     sink::copy,
 };

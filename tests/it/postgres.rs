@@ -40,7 +40,13 @@ async fn a_login_becomes_a_masked_row_and_a_wrong_message_a_dead_letter() {
     let today = database.query("SELECT (now() AT TIME ZONE 'UTC')::date").await.remove(0);
     let row = |user: &str| format!("{user}\tandroid\t{ip}\t{device}\tNULL\t2.3.0\t{today}");
     assert_eq!(database.query("SELECT * FROM user_logins ORDER BY 1").await, [row("u1"), row("u2")]);
-    assert_eq!(database.query("SELECT reason, queue FROM masq.dead_letters").await, ["unknown_message_type\tlogin-queue"]);
-    assert_eq!(database.query("SELECT outcome, count(*) FROM masq.ledger GROUP BY 1 ORDER BY 1").await, ["1\t2", "2\t1"]);
+    assert_eq!(
+        database.query("SELECT reason, queue FROM masq.dead_letters").await,
+        ["unknown_message_type\tlogin-queue"]
+    );
+    assert_eq!(
+        database.query("SELECT outcome, count(*) FROM masq.ledger GROUP BY 1 ORDER BY 1").await,
+        ["1\t2", "2\t1"]
+    );
     assert!(queue.count().is_empty());
 }
