@@ -1,7 +1,8 @@
 //! What the tests stand on: a PostgreSQL cluster for all of them with a database for each, keys, sample messages.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -152,4 +153,12 @@ pub fn config() -> Config {
 pub fn config_of(file: &str) -> Config {
     let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
     Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"))
+}
+
+/// The program with these arguments, in this directory and with nothing of this machine's environment.
+pub(crate) fn masq(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_masq"));
+    command.args(args).current_dir(directory).env_clear().stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
