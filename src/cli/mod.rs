@@ -14,6 +14,7 @@ mod signals;
 mod sources;
 
 mod check;
+mod dead;
 mod demo;
 mod init;
 mod keys;
@@ -56,6 +57,7 @@ enum Command {
     Init(init::Args),
     Migrate(migrate::Args),
     Keys(keys::Args),
+    Dead(dead::Args),
     Queue(queue::Args),
     Schema(schema::Args),
 }
@@ -70,6 +72,7 @@ impl Command {
             Self::Migrate(args) => Box::pin(migrate::run(args, context)).await,
             Self::Send(args) => Box::pin(send::run(args, context)).await,
             Self::Keys(args) => keys::run(&args, context),
+            Self::Dead(args) => Box::pin(dead::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),
         }

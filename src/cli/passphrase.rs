@@ -1,4 +1,5 @@
-//! The passphrase for a new recovery key: typed twice, from a file, or none on purpose.
+//! The passphrase of a recovery key. For a new one: typed twice, from a file, or none on purpose; for one that is there:
+//! typed, or from a file.
 
 use std::{
     fs::File,
@@ -10,6 +11,10 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::{exit::Exit, report::Failure};
+use crate::vault::{
+    identity::{self, IdentityError},
+    recovery::RecoveryKey,
+};
 
 /// The longest passphrase, in bytes. Longer than anybody types; a wrong path is not read to its end.
 const MAX: u64 = 4096;
@@ -41,6 +46,35 @@ impl NewPassphrase {
                 .hint("to leave the recovery key unprotected, say --no-passphrase"));
         }
         Ok(Some(passphrase))
+    }
+}
+
+/// Where the passphrase of a recovery key comes from; if nothing is said and the key has one, it is asked for.
+#[derive(Args)]
+pub(super) struct Passphrase {
+    /// Take the recovery key's passphrase from the first line of this file, instead of asking for it
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl Passphrase {
+    /// The recovery key in this file.
+    ///
+    /// # Errors
+    /// The file cannot be used, the passphrase is wrong, or there is nobody to be asked for it.
+    pub(super) fn unlock(&self, identity: &Path) -> Result<RecoveryKey, Failure> {
+        match identity::load(identity, None) {
+            Err(IdentityError::PassphraseNeeded) => Ok(identity::load(identity, Some(&self.get()?))?),
+            loaded => Ok(loaded?),
+        }
+    }
+
+    fn get(&self) -> Result<Zeroizing<String>, Failure> {
+        match &self.passphrase_file {
+            Some(path) => first_line(path),
+            None if io::stdin().is_terminal() => ask("Passphrase of the recovery key: "),
+            None => Err(Failure::from(IdentityError::PassphraseNeeded).hint("or name a file with --passphrase-file")),
+        }
     }
 }
 

@@ -97,8 +97,20 @@ impl Display for Seen<'_> {
 /// # Errors
 /// A pipe whose reader has gone ends the command quietly, as done.
 pub(super) fn print(data: impl Display) -> Result<(), Failure> {
+    written(|out| write!(out, "{data}"))
+}
+
+/// Writes bytes to stdout as they are.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_bytes(data: &[u8]) -> Result<(), Failure> {
+    written(|out| out.write_all(data))
+}
+
+fn written(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match write!(out, "{data}").and_then(|()| out.flush()) {
+    match write(&mut out).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::unread()),
         Err(error) => Err(Failure::new(Exit::Absent, "cannot write to stdout").because(&error)),

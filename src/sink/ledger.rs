@@ -96,7 +96,8 @@ pub fn time_of(key: Key) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(key.sent_at.unsigned_abs())
 }
 
-fn millis(time: SystemTime) -> i64 {
+/// A moment of the driver's, in milliseconds since 1970-01-01 UTC; what is earlier is 0.
+pub fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -2,7 +2,7 @@
 //!
 //! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
 //! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase
-//! protects them as [`age`] does it.
+//! protects them as [`age`] does it. [`dead`] is the way to a sealed body in the database, on the record.
 
 pub mod token;
 
@@ -10,6 +10,7 @@ pub mod recovery;
 pub mod seal;
 
 pub mod age;
+pub mod dead;
 pub mod identity;
 pub mod keyfile;
 pub mod keyring;

@@ -1,0 +1,60 @@
+//! `masq dead`: the messages that did not become rows. `list` shows why, `show` opens one.
+
+mod list;
+mod show;
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::Instant;
+
+use super::{
+    connect,
+    context::Context,
+    exit::Exit,
+    report::Failure,
+    sources::{DatabaseSource, Sources},
+};
+use crate::{db::Session, start, vault::dead};
+
+/// How long a database is waited for. Somebody sits in front of it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// List dead letters, or open one
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    List(list::Args),
+    Show(show::Args),
+}
+
+pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
+    match args.command {
+        Command::List(args) => list::run(args, context).await,
+        Command::Show(args) => show::run(args, context).await,
+    }
+}
+
+/// A session with a database that has dead letters.
+async fn connect(database: DatabaseSource, context: &Context) -> Result<Session, Failure> {
+    let config = Sources { database, ..Sources::default() }.config(context)?;
+    let session = start::connect(&connect::connector(&config)?, Instant::now() + PATIENCE).await?;
+    if dead::are_kept(&session).await? {
+        return Ok(session);
+    }
+    Err(Failure::new(Exit::Config, "this database has no schema masq, and so no dead letters")
+        .hint("name the one that `masq run` writes to; a new one is made ready by `masq migrate`"))
+}
+
+/// A moment in UTC as RFC 3339 writes it, from milliseconds since 1970-01-01.
+fn moment(millis: i64) -> String {
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
+    let text = moment.ok().and_then(|moment| moment.format(&Rfc3339).ok());
+    text.unwrap_or_else(|| "after the year 9999".to_owned())
+}
