@@ -195,9 +195,7 @@ pub fn workers<Q: Queue>(
     shared: &Shared,
     (visibility, options): (Option<Duration>, Options),
 ) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
-    let limits =
-        config.columns.iter().zip(&ready.stored).map(|(column, stored)| Limits::of(*stored, column.mask.as_ref()));
-    let decoder = Arc::new(Decoder::new(config.columns.clone(), limits.collect(), config.unknown_fields));
+    let decoder = Arc::new(decoder(config, &ready.stored));
     let visibility = config.queue.visibility.or(visibility).unwrap_or(VISIBILITY);
     let max_bytes = config.queue.max_in_flight_bytes / config.database.connections as u64;
     (0..config.database.connections)
@@ -214,6 +212,12 @@ pub fn workers<Q: Queue>(
             })
         })
         .collect()
+}
+
+/// What judges messages for columns that are stored as these types.
+pub fn decoder(config: &Config, stored: &[ColumnType]) -> Decoder {
+    let limits = config.columns.iter().zip(stored).map(|(column, stored)| Limits::of(*stored, column.mask.as_ref()));
+    Decoder::new(config.columns.clone(), limits.collect(), config.unknown_fields)
 }
 
 /// Logs the notes and refuses to go on over anything worse.

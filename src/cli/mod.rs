@@ -7,6 +7,7 @@ mod context;
 mod environment;
 mod exit;
 mod hygiene;
+mod lines;
 mod passphrase;
 mod progress;
 mod report;
@@ -19,6 +20,7 @@ mod demo;
 mod init;
 mod keys;
 mod migrate;
+mod preview;
 mod queue;
 mod run;
 mod schema;
@@ -53,6 +55,7 @@ enum Command {
     Demo(demo::Args),
     Run(run::Args),
     Check(check::Args),
+    Preview(preview::Args),
     Send(send::Args),
     Init(init::Args),
     Migrate(migrate::Args),
@@ -68,9 +71,10 @@ impl Command {
             Self::Demo(args) => Box::pin(demo::run(args, context)).await,
             Self::Run(args) => Box::pin(run::run(args, context)).await,
             Self::Check(args) => Box::pin(check::run(args, context)).await,
+            Self::Preview(args) => Box::pin(preview::run(args, context)).await,
+            Self::Send(args) => Box::pin(send::run(args, context)).await,
             Self::Init(args) => init::run(&args, context),
             Self::Migrate(args) => Box::pin(migrate::run(args, context)).await,
-            Self::Send(args) => Box::pin(send::run(args, context)).await,
             Self::Keys(args) => keys::run(&args, context),
             Self::Dead(args) => Box::pin(dead::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,

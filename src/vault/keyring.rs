@@ -42,6 +42,15 @@ impl KeyRing {
         })
     }
 
+    /// Keys of random bytes that stand in no file. Their tokens are nobody else's, and what they seal stays sealed.
+    pub fn throw_away() -> Result<Self, KeyError> {
+        Ok(Self {
+            token: TokenRoot::new(NonZeroU8::MIN, &*random()?),
+            subject: SubjectKey::new(&*random()?),
+            recovery: RecoveryKey::new(&*random()?).public(),
+        })
+    }
+
     /// SHA-256 of the recovery public key, as `masq keys status` shows it and epoch headers carry it.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.recovery.fingerprint()

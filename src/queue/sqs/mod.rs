@@ -186,6 +186,22 @@ impl SqsQueue {
         Ok(IDS.iter().take(bodies.len()).map(|id| one(id)).collect())
     }
 
+    /// Looks at up to `max` (at most ten) messages without hiding them from others. Each of them counts as received once
+    /// more. Waits up to `wait` for the first one.
+    ///
+    /// # Errors
+    /// As [`Queue::receive`].
+    pub async fn peek(&self, max: usize, wait: Duration) -> Result<Vec<Message>, QueueError> {
+        let request = wire::Receive::new(self.url(), wait.as_secs(), 0).at_most(max.min(BATCH));
+        self.poll(poll(wait), request).await
+    }
+
+    async fn poll(&self, operation: Operation, request: wire::Receive<'_>) -> Result<Vec<Message>, QueueError> {
+        let answer = self.call(operation, &request).await?;
+        let received = wire::messages(&answer).map_err(|error| unreadable(operation.action, "answer", &error))?;
+        Ok(received.into_iter().filter_map(|found| self.message(found)).collect())
+    }
+
     async fn get_attributes(&self, names: &[&str]) -> Result<wire::QueueAttributes, QueueError> {
         let operation = Operation { action: "GetQueueAttributes", timeout: ANSWER, repeatable: true };
         let request = wire::GetAttributes { queue_url: self.url(), attribute_names: names };
@@ -274,10 +290,7 @@ impl Queue for SqsQueue {
     async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
         let wait = wait.min(LONGEST_POLL);
         let operation = poll(wait);
-        let request = wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility));
-        let answer = self.call(operation, &request).await?;
-        let received = wire::messages(&answer).map_err(|error| unreadable(operation.action, "answer", &error))?;
-        Ok(received.into_iter().filter_map(|found| self.message(found)).collect())
+        self.poll(operation, wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility))).await
     }
 
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {

@@ -53,6 +53,15 @@ async fn a_delivery_is_read_whole() {
 }
 
 #[tokio::test]
+async fn a_peek_hides_nothing_and_asks_for_no_more_than_it_shows() {
+    let (stub, queue) = with([Step::ok("{}")]).await;
+    assert!(queue.peek(3, Duration::from_secs(1)).await.unwrap().is_empty());
+    let request: serde_json::Value = serde_json::from_str(&stub.seen()[0].body).unwrap();
+    let asked = ["MaxNumberOfMessages", "WaitTimeSeconds", "VisibilityTimeout"].map(|name| request[name].as_u64());
+    assert_eq!(asked, [Some(3), Some(1), Some(0)]);
+}
+
+#[tokio::test]
 async fn nothing_there_is_no_error() {
     let (_stub, queue) = with([Step::ok("{}"), Step::ok(r#"{"Messages":null}"#), Step::ok(r#"{"Messages":[]}"#)]).await;
     for _ in 0..3 {

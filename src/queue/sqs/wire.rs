@@ -41,6 +41,11 @@ impl<'a> Receive<'a> {
             attribute_names: names,
         }
     }
+
+    /// The same for fewer messages than the most that SQS gives at a time.
+    pub(super) fn at_most(self, max_number_of_messages: usize) -> Self {
+        Self { max_number_of_messages, ..self }
+    }
 }
 
 /// DeleteMessageBatch, ChangeMessageVisibilityBatch, SendMessageBatch: entries whose ids are their positions.

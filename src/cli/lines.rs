@@ -1,21 +1,26 @@
-//! Lines of a file, each fit to be sent or not. It holds one line at a time, and of one that is too long no more than
+//! Lines of a file, each the body of a message. It holds one line at a time, and of one that is too long no more than
 //! the largest message.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+};
 
 use thiserror::Error;
 
+use super::{exit::Exit, report::Failure};
 use crate::pipeline::decode::MAX_BODY;
 
-/// One message to be sent.
+/// One message.
 pub(super) struct Line {
     /// Of the line in its file, from 1.
     pub(super) number: u64,
     /// The message, without the line's end.
-    pub(super) body: Result<String, Unfit>,
+    pub(super) body: Result<Vec<u8>, Unfit>,
 }
 
-/// Why a line is not sent.
+/// Why a line is no message.
 #[derive(Debug, Error)]
 pub(super) enum Unfit {
     /// SQS refuses it.
@@ -32,6 +37,32 @@ pub(super) enum Unfit {
     Unreadable(io::Error),
 }
 
+/// Opens a file; `-` is stdin.
+///
+/// # Errors
+/// It cannot be opened.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    let file = File::open(path).map_err(|error| {
+        Failure::new(Exit::of_file(&error), format!("cannot read {}", path.display())).because(&error)
+    })?;
+    Ok(Box::new(file))
+}
+
+/// A body as SQS takes it.
+///
+/// # Errors
+/// It is [`Unfit::NotText`] or has an [`Unfit::Character`].
+pub(super) fn text(body: Vec<u8>) -> Result<String, Unfit> {
+    let text = String::from_utf8(body).map_err(|_| Unfit::NotText)?;
+    match text.chars().find(|c| !matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)) {
+        Some(forbidden) => Err(Unfit::Character(u32::from(forbidden))),
+        None => Ok(text),
+    }
+}
+
 /// The lines that are not blank.
 pub(super) struct Lines<R> {
     reader: BufReader<R>,
@@ -46,7 +77,7 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next line, blank or not; `None` at the end.
-    fn read(&mut self) -> Option<Result<String, Unfit>> {
+    fn read(&mut self) -> Option<Result<Vec<u8>, Unfit>> {
         // One byte more than fits, and the line's end.
         let mut line = Vec::new();
         match self.reader.by_ref().take(MAX_BODY as u64 + 2).read_until(b'\n', &mut line) {
@@ -61,7 +92,7 @@ impl<R: Read> Lines<R> {
         {
             return Some(Err(Unfit::Unreadable(error)));
         }
-        Some(if line.len() > MAX_BODY { Err(Unfit::TooLong) } else { text(line) })
+        Some(if line.len() > MAX_BODY { Err(Unfit::TooLong) } else { Ok(line) })
     }
 }
 
@@ -76,18 +107,10 @@ impl<R: Read> Iterator for Lines<R> {
             let body = self.read()?;
             self.number += 1;
             self.ended = matches!(body, Err(Unfit::Unreadable(_)));
-            if !matches!(&body, Ok(text) if text.trim().is_empty()) {
+            if !matches!(&body, Ok(line) if line.trim_ascii().is_empty()) {
                 return Some(Line { number: self.number, body });
             }
         }
-    }
-}
-
-fn text(line: Vec<u8>) -> Result<String, Unfit> {
-    let text = String::from_utf8(line).map_err(|_| Unfit::NotText)?;
-    match text.chars().find(|c| !matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)) {
-        Some(forbidden) => Err(Unfit::Character(u32::from(forbidden))),
-        None => Ok(text),
     }
 }
 
@@ -97,7 +120,8 @@ mod tests {
 
     /// Line number and body, or what is wrong.
     fn read(file: &[u8]) -> Vec<(u64, String)> {
-        Lines::new(file).map(|line| (line.number, line.body.unwrap_or_else(|unfit| format!("! {unfit}")))).collect()
+        let said = |body: Result<Vec<u8>, Unfit>| body.and_then(text).unwrap_or_else(|unfit| format!("! {unfit}"));
+        Lines::new(file).map(|line| (line.number, said(line.body))).collect()
     }
 
     fn line(number: u64, body: &str) -> (u64, String) {

@@ -4,7 +4,11 @@
 //! The frame of the format is in the documentation of COPY ("Binary Format"); each type's bytes are what its `*_recv`
 //! function in PostgreSQL's source reads.
 
+mod text;
+
 use std::net::IpAddr;
+
+pub use text::texts;
 
 use crate::{
     config::ColumnType,

@@ -3,16 +3,7 @@
 //! A message that cannot be sent is named by its line's number; what is in it is not shown. A request whose answer is
 //! lost is sent again, so a message may be on the queue twice, as a queue's messages always may.
 
-mod lines;
-
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
-    pin::pin,
-    thread,
-    time::Duration,
-};
+use std::{path::PathBuf, pin::pin, thread, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::{
@@ -20,11 +11,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::lines::{Line, Lines, Unfit};
 use super::{
     connect,
     context::Context,
     exit::Exit,
+    lines::{self, Line, Lines, Unfit},
     progress::Progress,
     report::Failure,
     signals,
@@ -117,9 +108,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 /// when the receiver is dropped, or with the program.
 fn lines(args: &Args) -> Result<mpsc::Receiver<Line>, Failure> {
     let source: Box<dyn Iterator<Item = Line> + Send> = match (&args.file, args.generate) {
-        (Some(path), _) => Box::new(Lines::new(open(path)?)),
+        (Some(path), _) => Box::new(Lines::new(lines::open(path)?)),
         (None, count) => {
-            let logins = Logins::new(args.seed, args.bad).map(|login| Ok(login.body));
+            let logins = Logins::new(args.seed, args.bad).map(|login| Ok(login.body.into_bytes()));
             Box::new((1..=count.unwrap_or(0)).zip(logins).map(|(number, body)| Line { number, body }))
         }
     };
@@ -132,16 +123,6 @@ fn lines(args: &Args) -> Result<mpsc::Receiver<Line>, Failure> {
         }
     });
     Ok(receiver)
-}
-
-fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin()));
-    }
-    let file = File::open(path).map_err(|error| {
-        Failure::new(Exit::of_file(&error), format!("cannot read {}", path.display())).because(&error)
-    })?;
-    Ok(Box::new(file))
 }
 
 /// What became of some lines.
@@ -159,7 +140,7 @@ async fn send(queue: &SqsQueue, lines: Vec<Line>) -> Answer {
     let mut answer = Answer::default();
     let mut fit = Vec::with_capacity(lines.len());
     for line in lines {
-        match line.body {
+        match line.body.and_then(lines::text) {
             Ok(body) => fit.push((line.number, body)),
             Err(Unfit::Unreadable(error)) => {
                 let failure = Failure::new(Exit::of_file(&error), format!("cannot read line {}", line.number));
