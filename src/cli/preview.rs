@@ -1,7 +1,13 @@
 //! `masq preview`: what messages would become, as the pipeline's own decoder and masker judge them. It writes nothing,
 //! deletes nothing and needs no database: the columns have the types of the configuration.
 
-use std::{collections::BTreeMap, fmt::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
@@ -24,7 +30,7 @@ use crate::{
         mask::{Masker, mask},
         now_ms,
     },
-    queue::{Key, Message, Receipt},
+    queue::{Key, Message, Receipt, sqs::SqsQueue},
     sink::{Verdict, copy},
     start::{self, StartError},
     vault::keyring::KeyRing,
@@ -35,16 +41,17 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// Show what messages would become, and write nothing
 ///
-/// Values of masked columns are shown masked only. A message of a file counts as sent now. What the table itself would
-/// refuse is not known here.
+/// Values of masked columns are shown masked only. A message of a file counts as sent now; a blank line is none. What the
+/// table itself would refuse is not known here.
 #[derive(clap::Args)]
+#[group(required = true, multiple = false, args = ["file", "peek"])]
 #[command(after_help = "Examples:
   masq preview logins.jsonl --keys keys
   head -1000 logins.jsonl | masq preview - --json | jq -r .verdict | sort | uniq -c
   masq preview --peek 10 --queue-url URL")]
 pub(super) struct Args {
     /// Read messages from this file, one a line; - is stdin
-    #[arg(value_name = "FILE", required_unless_present = "peek", conflicts_with = "peek")]
+    #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Look at up to so many messages on the queue instead, from 1 to 10; each then counts as received once more
     // With visibility 0 a second poll would get the same ones, and their counts would add up to a redrive.
@@ -61,35 +68,19 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let config = Sources { queue: args.queue, keys: args.keys, ..Sources::default() }.config(context)?;
-    let mut preview = Preview::new(&config, context)?;
-    let mut tally = Tally::default();
-    if let Some(max) = args.peek {
-        let queue = connect::queue(&config).await?;
-        let messages = queue.peek(max.into(), WAIT).await?;
-        context.say(format_args!(
-            "Looked at {} of {}: each counts as received once more; none was hidden or deleted.",
-            number(messages.len() as u64, "message"),
-            queue.name(),
-        ));
-        for message in messages {
-            let origin = Origin::MessageId(message.key.id.to_string());
-            tally.show(args.json, &Shown { origin, becomes: preview.judge(message)? })?;
-        }
-    } else {
-        for line in Lines::new(lines::open(&args.file.unwrap_or_default())?) {
-            let origin = Origin::Line(line.number);
-            let becomes = match line.body {
-                Ok(body) => preview.judge(as_sent_now(body))?,
-                Err(Unfit::Unreadable(error)) => {
-                    let failure = Failure::new(Exit::of_file(&error), format!("cannot read line {}", line.number));
-                    return Err(failure.because(&error));
-                }
-                Err(_) => Becomes::DeadLetter { reason: Reason::TooLarge.to_string() },
-            };
-            tally.show(args.json, &Shown { origin, becomes })?;
-        }
+    // Found out about before anything is looked at.
+    let queue = match args.peek {
+        Some(max) => Some((connect::queue(&config).await?, max.into())),
+        None => None,
+    };
+    let mut preview = Preview::new(&config, args.json, context)?;
+    if let Some((queue, max)) = queue {
+        preview.peek(&queue, max, context).await?;
     }
-    context.say(tally.summary());
+    if let Some(path) = args.file {
+        preview.file(&path)?;
+    }
+    context.say(preview.tally.summary());
     Ok(Exit::Done)
 }
 
@@ -98,17 +89,19 @@ fn as_sent_now(body: Vec<u8>) -> Message {
     Message { key, attempt: 1, body: Pii::new(body), receipt: Receipt(String::new()) }
 }
 
-/// The pipeline's steps from body to row, and what the columns are called.
+/// The pipeline's steps from body to row, and what has come out of them.
 struct Preview {
     decoder: Decoder,
     masker: Masker,
     names: Vec<String>,
     stored: Vec<ColumnType>,
+    json: bool,
+    tally: Tally,
 }
 
 impl Preview {
     /// With the keys that are named, or with some that nobody has.
-    fn new(config: &Config, context: &Context) -> Result<Self, Failure> {
+    fn new(config: &Config, json: bool, context: &Context) -> Result<Self, Failure> {
         let keys = if config.keys.dir.is_some() {
             connect::keys(config)?
         } else {
@@ -127,7 +120,48 @@ impl Preview {
             masker: Masker::new(&config.columns, &stored, keys, epoch).map_err(StartError::from)?,
             names: config.columns.iter().map(|column| column.name.clone()).collect(),
             stored,
+            json,
+            tally: Tally::default(),
         })
+    }
+
+    async fn peek(&mut self, queue: &SqsQueue, max: usize, context: &Context) -> Result<(), Failure> {
+        let messages = queue.peek(max, WAIT).await?;
+        context.say(format_args!(
+            "Looked at {} of {}: each counts as received once more; none was hidden or deleted.",
+            number(messages.len() as u64, "message"),
+            queue.name(),
+        ));
+        for message in messages {
+            let origin = Origin::MessageId(message.key.id.to_string());
+            let becomes = self.judge(message)?;
+            self.show(&Shown { origin, becomes })?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(), Failure> {
+        for line in Lines::new(lines::open(path)?) {
+            let becomes = match line.body {
+                Ok(body) => self.judge(as_sent_now(body))?,
+                Err(Unfit::Unreadable(error)) => {
+                    let failure = Failure::new(Exit::of_file(&error), format!("cannot read line {}", line.number));
+                    return Err(failure.because(&error));
+                }
+                Err(_) => Becomes::DeadLetter { reason: Reason::TooLarge.to_string() },
+            };
+            self.show(&Shown { origin: Origin::Line(line.number), becomes })?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, shown: &Shown) -> Result<(), Failure> {
+        self.tally.add(&shown.becomes);
+        if !self.json {
+            return report::print(shown.text());
+        }
+        let line = serde_json::to_string(shown).map_err(|error| Failure::of(Exit::Bug, &error))?;
+        report::print(line + "\n")
     }
 
     fn judge(&mut self, message: Message) -> Result<Becomes, Failure> {
@@ -213,16 +247,11 @@ struct Tally {
 }
 
 impl Tally {
-    fn show(&mut self, json: bool, shown: &Shown) -> Result<(), Failure> {
-        match &shown.becomes {
+    fn add(&mut self, becomes: &Becomes) {
+        match becomes {
             Becomes::Row { .. } => self.rows += 1,
             Becomes::DeadLetter { reason } => *self.dead.entry(reason.clone()).or_default() += 1,
         }
-        if !json {
-            return report::print(shown.text());
-        }
-        let line = serde_json::to_string(shown);
-        report::print(line.map_err(|error| Failure::of(Exit::Bug, &error))? + "\n")
     }
 
     fn summary(&self) -> String {

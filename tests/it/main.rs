@@ -15,6 +15,8 @@ mod repository;
 mod tidy;
 
 mod cli;
+mod dead;
 mod local_queue;
 mod messages;
 mod postgres;
+mod preview;

@@ -18,7 +18,7 @@ fn queue() -> MemoryQueue {
 }
 
 /// Runs a pipeline until the queue is empty.
-async fn drain(queue: &MemoryQueue, database: &Database, config: &Config, shared: &Shared) {
+pub(crate) async fn drain(queue: &MemoryQueue, database: &Database, config: &Config, shared: &Shared) {
     let options = Options { deadline: Instant::now() + Duration::from_secs(10), allow_unsafe: false, drain: true };
     let ready = start::database(connector(&database.url), config, &shared.keys, "login-queue", options).await.unwrap();
     let visibility = Some(Duration::from_secs(30));
