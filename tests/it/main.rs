@@ -17,3 +17,4 @@ mod tidy;
 mod local_queue;
 mod messages;
 mod postgres;
+mod run;
