@@ -182,7 +182,10 @@ mod tests {
     use crate::{
         config::{Config, Sources},
         pii::Pii,
-        pipeline::decode::{Decoder, Limits, decode},
+        pipeline::{
+            decode::{Decoder, decode},
+            value::Limits,
+        },
         queue::{Key, Message, Receipt},
     };
 
