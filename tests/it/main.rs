@@ -14,6 +14,7 @@ mod compile_fail;
 mod repository;
 mod tidy;
 
+mod cli;
 mod local_queue;
 mod messages;
 mod postgres;

@@ -26,7 +26,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{Database, Keys, finish, masq, moto, python, until};
+use crate::support::{Database, Keys, finish, moto, python, service, until};
 
 const OFFICIAL_TABLE: &str = "CREATE TABLE user_logins(user_id varchar(128), device_type varchar(32), \
     masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)";
@@ -88,7 +88,7 @@ fn run(keys: &Keys, queue_url: &str, database: &Database, more: &[&str]) -> Comm
     let keys = keys.path().display().to_string();
     let mut arguments = vec!["run", "--queue-url", queue_url, "--database-url", &database.url, "--keys", &keys];
     arguments.extend(more);
-    masq(&arguments)
+    service(&arguments)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,10 +233,8 @@ async fn two_workers_on_one_queue_whose_messages_come_again_after_two_seconds() 
         )
         .await;
     let arguments = ["--drain", "--connections", "2"];
-    let (one, two) = tokio::join!(
-        finish(run(&keys, &url, &database, &arguments)),
-        finish(run(&keys, &url, &database, &arguments)),
-    );
+    let (one, two) =
+        tokio::join!(finish(run(&keys, &url, &database, &arguments)), finish(run(&keys, &url, &database, &arguments)),);
     assert_eq!((one.0, two.0), (0, 0), "{}{}", one.2, two.2);
     assert_exact(&database, &queue, MESSAGES).await;
 }

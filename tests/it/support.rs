@@ -162,22 +162,24 @@ pub async fn moto() -> &'static str {
     &MOTO.get_or_init(start).await.0
 }
 
-/// The masq binary, in an environment of its own with credentials that any stand-in takes.
-pub fn masq(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_masq"));
+/// The program with these arguments, in this directory and with nothing of this machine's environment.
+pub fn masq(directory: &Path, arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_masq"));
+    command.args(arguments).current_dir(directory).env_clear().stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .env("AWS_REGION", "eu-west-1")
-        .env("MASQ_LISTEN", "off")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+}
+
+/// The program as a service, with credentials that any stand-in takes and no port of its own. It ends with its handle.
+pub fn service(arguments: &[&str]) -> Command {
+    let mut command = masq(Path::new("/"), arguments);
+    for (name, value) in [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "eu-west-1")]
+    {
+        command.env(name, value);
+    }
+    command.env("MASQ_LISTEN", "off");
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
     command
 }
 
