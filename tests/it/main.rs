@@ -15,7 +15,10 @@ mod repository;
 mod tidy;
 
 mod cli;
+mod demo;
 mod local_queue;
 mod messages;
 mod postgres;
+mod refusals;
 mod run;
+mod second_opinions;

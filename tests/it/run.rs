@@ -3,7 +3,6 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,29 +25,12 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{Database, Keys, finish, moto, python, service, until};
+use crate::support::{Database, Keys, finish, moto, python_prints, service, until};
 
 const OFFICIAL_TABLE: &str = "CREATE TABLE user_logins(user_id varchar(128), device_type varchar(32), \
     masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)";
 
 const REGION: &str = "eu-west-1";
-
-/// What a program of ours or of others prints, given this on stdin.
-async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
-    let mut child = Command::new(python())
-        .arg(path)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
-    let output = child.wait_with_output().await.unwrap();
-    assert!(output.status.success(), "{script} failed");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// A queue on moto with these bodies on it; its URL.
 async fn moto_queue(name: &str, visibility: u32, bodies: &[String]) -> String {
@@ -154,8 +136,7 @@ async fn messages_that_come_again_change_nothing() {
     let arguments = ["--endpoint-url", &endpoint];
     let mut first = run(&keys, &url, &database, &arguments).spawn().unwrap();
     until("all is loaded and a delete is refused", async || {
-        let loaded = database.query("SELECT count(*) FROM masq.ledger").await;
-        loaded == ["100"] && proxy.refused.load(Ordering::SeqCst)
+        count(&database).await == 99 && proxy.refused.load(Ordering::SeqCst)
     })
     .await;
     first.kill().await.unwrap();
@@ -164,7 +145,7 @@ async fn messages_that_come_again_change_nothing() {
     proxy.deletes.store(true, Ordering::SeqCst);
     let (exit, _, stderr) = finish(run(&keys, &url, &database, &["--endpoint-url", &endpoint, "--drain"])).await;
     assert_eq!(exit, 0, "{stderr}");
-    assert!(stderr.contains(r#""rows":0,"dead_letters":0,"duplicates":100"#), "{stderr}");
+    assert!(stderr.contains(r#""rows":0,"dead_letters":0,"duplicates":1"#), "{stderr}");
     assert_eq!((before.len(), rows(&database).await), (99, before));
 }
 

@@ -25,6 +25,7 @@ use masq::{
 };
 use tempfile::TempDir;
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     process::{Child, Command},
     sync::OnceCell,
@@ -136,6 +137,23 @@ pub fn python() -> PathBuf {
     python
 }
 
+/// What a program of ours or of others prints, given this on stdin.
+pub async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
+    let mut child = Command::new(python())
+        .arg(path)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{script} failed");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// moto's server, an SQS that nobody here wrote. Its endpoint; queues of different regions do not see each other.
 pub async fn moto() -> &'static str {
     /// It imports much before it listens.
@@ -243,10 +261,4 @@ pub fn shared(keys: &Keys) -> Shared {
 /// The built-in configuration.
 pub fn config() -> Config {
     Config::check(&Sources::default()).unwrap()
-}
-
-/// The built-in configuration with this file over it.
-pub fn config_of(file: &str) -> Config {
-    let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
-    Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"))
 }
