@@ -16,6 +16,7 @@ mod tidy;
 
 mod cli;
 mod demo;
+mod leaks;
 mod local_queue;
 mod messages;
 mod postgres;

@@ -2,7 +2,7 @@
 //! server where what counts is that nobody here wrote it, on the local queue where messages are many.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,12 +20,11 @@ use masq::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::AsyncWriteExt,
     net::TcpListener,
     process::{Child, Command},
 };
 
-use crate::support::{Database, Keys, finish, moto, python_prints, service, until};
+use crate::support::{Database, Keys, finish, free_address, http_get, moto, python_prints, service, until};
 
 const OFFICIAL_TABLE: &str = "CREATE TABLE user_logins(user_id varchar(128), device_type varchar(32), \
     masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)";
@@ -240,26 +239,15 @@ async fn sigterm_finishes_the_batch_in_hand() {
 async fn an_operator_sees_readiness_and_counters() {
     let (keys, database) = (Keys::create(), Database::create().await);
     let (_server, _queue, url) = local_queue(10, Duration::from_secs(30)).await;
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = free_address();
     let _child = run(&keys, &url, &database, &["--listen", &address.to_string()]).spawn().unwrap();
-    until("it is ready", async || get(address, "/readyz").await.starts_with("HTTP/1.1 200")).await;
-    until("all is counted", async || get(address, "/metrics").await.contains("masq_messages_loaded_total 10")).await;
-    let metrics = get(address, "/metrics").await;
+    until("it is ready", async || http_get(address, "/readyz").await.starts_with("HTTP/1.1 200")).await;
+    until("all is counted", async || http_get(address, "/metrics").await.contains("masq_messages_loaded_total 10"))
+        .await;
+    let metrics = http_get(address, "/metrics").await;
     for line in ["masq_messages_received_total 10", "masq_messages_dead_lettered_total{reason=\"bad_ip\"} 0"] {
         assert!(metrics.contains(line), "{metrics}");
     }
-    until("all is deleted", async || get(address, "/metrics").await.contains("masq_messages_deleted_total 10")).await;
-}
-
-async fn get(address: SocketAddr, path: &str) -> String {
-    use tokio::io::AsyncReadExt;
-    let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return String::new() };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    if stream.write_all(request.as_bytes()).await.is_ok() {
-        drop(stream.read_to_string(&mut answer).await);
-    }
-    answer
+    until("all is deleted", async || http_get(address, "/metrics").await.contains("masq_messages_deleted_total 10"))
+        .await;
 }

@@ -4,7 +4,7 @@
 //! waits for the end of a pipe.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -25,7 +25,7 @@ use masq::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     process::{Child, Command},
     sync::OnceCell,
@@ -216,6 +216,23 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -
         }
     };
     tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// An address on loopback where nobody listens yet.
+pub fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// What a server answers to a GET, head and body; empty if nobody listens.
+pub async fn http_get(address: SocketAddr, path: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return String::new() };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        drop(stream.read_to_string(&mut answer).await);
+    }
+    answer
 }
 
 /// New keys, in a directory that goes with them.
