@@ -55,7 +55,6 @@ pub struct PostgresSink {
     open: Option<Open>,
     oldest: i64,
     safe_batches: u32,
-    epoch: Option<uuid::Uuid>,
 }
 
 /// A session and the statements prepared on it.
@@ -64,6 +63,8 @@ struct Open {
     copy_ledger: Statement,
     copy_rows: Statement,
     kept_at: Instant,
+    /// The epoch whose header this session has written. Not the sink's: after a failover the header may be gone.
+    epoch: Option<uuid::Uuid>,
 }
 
 type Written = Result<Vec<Outcome>, WriteError>;
@@ -71,6 +72,8 @@ type Written = Result<Vec<Outcome>, WriteError>;
 enum WriteError {
     /// PostgreSQL or the driver said no.
     Database(Error),
+    /// It said no to the rows, or to the COMMIT, where deferred constraints speak. Nowhere else can a row be at fault.
+    Rows(Error),
     /// The COMMIT went through here but may not have reached the standby that it should have waited for.
     NotReplicated,
     /// The table took fewer rows than it was given.
@@ -88,7 +91,7 @@ impl From<Error> for WriteError {
 impl PostgresSink {
     /// A sink without a session yet. `oldest`: what the ledger remembers, as the start-up found it.
     pub fn new(target: Arc<Target>, oldest: i64) -> Self {
-        Self { target, open: None, oldest, safe_batches: 0, epoch: None }
+        Self { target, open: None, oldest, safe_batches: 0 }
     }
 
     async fn open(&mut self) -> Result<&mut Open, SinkError> {
@@ -103,9 +106,9 @@ impl PostgresSink {
                 let oldest = ledger::keep_partitions(&session, self.target.retention).await?;
                 Ok::<_, Error>((copy_ledger, copy_rows, oldest))
             };
-            let (copy_ledger, copy_rows, oldest) = prepared.await.map_err(|error| self.explain(&error))?;
+            let (copy_ledger, copy_rows, oldest) = prepared.await.map_err(|error| self.explain_own(&error))?;
             self.oldest = oldest;
-            self.open = Some(Open { session, copy_ledger, copy_rows, kept_at: Instant::now() });
+            self.open = Some(Open { session, copy_ledger, copy_rows, kept_at: Instant::now(), epoch: None });
         }
         self.open.as_mut().ok_or_else(|| SinkError::Unavailable("the session is gone".to_owned()))
     }
@@ -119,16 +122,17 @@ impl PostgresSink {
         }
         open.kept_at = Instant::now();
         let oldest = ledger::keep_partitions(&open.session, retention).await;
-        self.oldest = oldest.map_err(|error| self.explain(&error))?;
+        self.oldest = oldest.map_err(|error| self.explain_own(&error))?;
         Ok(())
     }
 
     /// The header of an epoch is durable before anything sealed under its key is.
     async fn keep_epoch(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        if self.epoch == Some(batch.epoch.id) {
+        let header = &batch.epoch;
+        let open = self.open().await?;
+        if open.epoch == Some(header.id) {
             return Ok(());
         }
-        let header = &batch.epoch;
         let started = ledger::time_of(Key { sent_at: header.started_at, id: header.id });
         let insert = "INSERT INTO masq.epochs (id, started_at, recipient, wrapped) VALUES ($1, $2, $3, $4) \
                       ON CONFLICT DO NOTHING";
@@ -139,9 +143,10 @@ impl PostgresSink {
             (&recipient, Type::BYTEA),
             (&header.wrapped, Type::BYTEA),
         ];
-        let done = self.open().await?.session.execute_typed(insert, &parameters).await;
-        done.map_err(|error| self.explain(&error))?;
-        self.epoch = Some(header.id);
+        match open.session.execute_typed(insert, &parameters).await {
+            Ok(_) => open.epoch = Some(header.id),
+            Err(error) => return Err(self.explain_own(&error)),
+        }
         Ok(())
     }
 
@@ -167,6 +172,17 @@ impl PostgresSink {
                 self.open = None;
                 SinkError::Unavailable(sqlstate::describe(error))
             }
+        }
+    }
+
+    /// The same for statements that write none of the target's rows: no message can be at fault there.
+    fn explain_own(&mut self, error: &Error) -> SinkError {
+        match self.explain(error) {
+            SinkError::Refused { .. } => {
+                self.open = None;
+                SinkError::Misconfigured(format!("masq's own tables: {}", sqlstate::describe(error)))
+            }
+            other => other,
         }
     }
 }
@@ -215,21 +231,12 @@ impl PostgresSink {
     async fn write_with(&mut self, batch: &Batch, entries: &[Entry], way: Way) -> Written {
         let target = Arc::clone(&self.target);
         let open = self.open().await.map_err(WriteError::Unreachable)?;
-        open.session.batch_execute("BEGIN").await?;
-        let done = match way {
-            Way::Fast => open.copy_all(&target, batch, entries).await,
-            Way::Safe => open.copy_new(&target, batch, entries).await,
-        };
-        match done {
-            Ok(outcomes) => open.commit().await.map(|()| outcomes),
-            Err(error) => {
-                // If even this fails the session is lost, and with it the transaction.
-                if open.session.batch_execute("ROLLBACK").await.is_err() {
-                    self.open = None;
-                }
-                Err(error)
-            }
+        let written = open.transact(&target, batch, entries, way).await;
+        // If even the ROLLBACK fails the session is lost, and with it the transaction.
+        if written.is_err() && open.session.batch_execute("ROLLBACK").await.is_err() {
+            self.open = None;
         }
+        written
     }
 
     async fn settle(&mut self, written: Written, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
@@ -245,7 +252,8 @@ impl PostgresSink {
                 self.target.table.name
             ))),
             Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,
-            Err(WriteError::Database(error)) => Err(self.explain(&error)),
+            Err(WriteError::Database(error)) => Err(self.explain_own(&error)),
+            Err(WriteError::Rows(error)) => Err(self.explain(&error)),
         }
     }
 
@@ -257,12 +265,27 @@ impl PostgresSink {
             ledger::make_days(&open.session, &keyed).await?;
             ledger::oldest(&open.session).await
         };
-        self.oldest = found.await.map_err(|error| self.explain(&error))?;
+        self.oldest = found.await.map_err(|error| self.explain_own(&error))?;
         Err(SinkError::Unavailable("a partition of the ledger was missing".to_owned()))
     }
 }
 
 impl Open {
+    async fn transact(&self, target: &Target, batch: &Batch, entries: &[Entry], way: Way) -> Written {
+        self.session.batch_execute("BEGIN").await?;
+        let outcomes = match way {
+            Way::Fast => self.copy_all(target, batch, entries).await?,
+            Way::Safe => self.copy_new(target, batch, entries).await?,
+        };
+        if outcomes.contains(&Outcome::Duplicate) {
+            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
+            // earlier transaction yet.
+            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
+        }
+        self.commit().await?;
+        Ok(outcomes)
+    }
+
     /// Claims every key and copies every row; a key that is there already aborts all.
     async fn copy_all(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Written {
         let keyed = || entries.iter().filter(|entry| !is_late(entry));
@@ -281,11 +304,6 @@ impl Open {
         self.write_rows(batch, entries.iter().filter(is_new)).await?;
         self.write_dead(target, batch.epoch.id, entries.iter().filter(is_new)).await?;
         let late = self.write_dead(target, batch.epoch.id, entries.iter().filter(|entry| is_late(entry))).await?;
-        if new.len() < keyed.len() {
-            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
-            // earlier transaction yet.
-            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
-        }
         Ok(entries.iter().map(|entry| outcome(is_new(&entry) || late.contains(&entry.message.key))).collect())
     }
 
@@ -307,7 +325,7 @@ impl Open {
             return Ok(());
         }
         tuples.extend_from_slice(copy::TRAILER);
-        let copied = self.copy(&self.copy_rows, tuples).await?;
+        let copied = self.copy(&self.copy_rows, tuples).await.map_err(WriteError::Rows)?;
         if copied == rows { Ok(()) } else { Err(WriteError::RowsVanished) }
     }
 
@@ -354,9 +372,9 @@ impl Open {
         Ok(written)
     }
 
-    async fn commit(&mut self) -> Result<(), WriteError> {
+    async fn commit(&self) -> Result<(), WriteError> {
         self.session.take_warnings();
-        self.session.batch_execute("COMMIT").await?;
+        self.session.batch_execute("COMMIT").await.map_err(WriteError::Rows)?;
         if self.session.take_warnings() == 0 { Ok(()) } else { Err(WriteError::NotReplicated) }
     }
 }
