@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::{Error, Statement, types::Type};
+use tokio_postgres::{Error, Statement};
 
 use crate::{
     db::{
@@ -25,7 +25,7 @@ use crate::{
     },
     event::Reason,
     queue::Key,
-    sink::{Batch, DeadLetter, Entry, Outcome, Sink, SinkError, Verdict, copy, ledger},
+    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, copy, dead_letters, ledger},
 };
 
 /// For how many batches the safe way is taken after a copy was aborted. More would pay its price (about 1.5 times the
@@ -128,23 +128,12 @@ impl PostgresSink {
 
     /// The header of an epoch is durable before anything sealed under its key is.
     async fn keep_epoch(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let header = &batch.epoch;
         let open = self.open().await?;
-        if open.epoch == Some(header.id) {
+        if open.epoch == Some(batch.epoch.id) {
             return Ok(());
         }
-        let started = ledger::time_of(Key { sent_at: header.started_at, id: header.id });
-        let insert = "INSERT INTO masq.epochs (id, started_at, recipient, wrapped) VALUES ($1, $2, $3, $4) \
-                      ON CONFLICT DO NOTHING";
-        let recipient = header.recipient.as_slice();
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
-            (&header.id, Type::UUID),
-            (&started, Type::TIMESTAMPTZ),
-            (&recipient, Type::BYTEA),
-            (&header.wrapped, Type::BYTEA),
-        ];
-        match open.session.execute_typed(insert, &parameters).await {
-            Ok(_) => open.epoch = Some(header.id),
+        match dead_letters::keep_epoch(&open.session, &batch.epoch).await {
+            Ok(()) => open.epoch = Some(batch.epoch.id),
             Err(error) => return Err(self.explain_own(&error)),
         }
         Ok(())
@@ -291,8 +280,8 @@ impl Open {
         let keyed = || entries.iter().filter(|entry| !is_late(entry));
         self.copy(&self.copy_ledger, ledger::tuples(keyed())).await?;
         self.write_rows(batch, entries).await?;
-        self.write_dead(target, batch.epoch.id, keyed()).await?;
-        let late = self.write_dead(target, batch.epoch.id, entries.iter().filter(|entry| is_late(entry))).await?;
+        self.write_dead(target, batch, keyed()).await?;
+        let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
         Ok(entries.iter().map(|entry| outcome(!is_late(entry) || late.contains(&entry.message.key))).collect())
     }
 
@@ -302,8 +291,8 @@ impl Open {
         let new = ledger::claim(&self.session, &keyed).await?;
         let is_new = |entry: &&Entry| new.contains(&entry.message.key);
         self.write_rows(batch, entries.iter().filter(is_new)).await?;
-        self.write_dead(target, batch.epoch.id, entries.iter().filter(is_new)).await?;
-        let late = self.write_dead(target, batch.epoch.id, entries.iter().filter(|entry| is_late(entry))).await?;
+        self.write_dead(target, batch, entries.iter().filter(is_new)).await?;
+        let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
         Ok(entries.iter().map(|entry| outcome(is_new(&entry) || late.contains(&entry.message.key))).collect())
     }
 
@@ -336,40 +325,13 @@ impl Open {
         sink.finish().await
     }
 
-    /// Writes the dead letters among these entries and answers the keys of those that were not there yet.
     async fn write_dead<'a>(
         &self,
         target: &Target,
-        epoch: uuid::Uuid,
+        batch: &Batch,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> Result<HashSet<Key>, Error> {
-        const INSERT: &str = "INSERT INTO masq.dead_letters \
-             (sent_at, message_id, reason, queue, receive_count, body_bytes, epoch, sealed, subject_tag) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
-        let mut written = HashSet::new();
-        for entry in entries {
-            let Verdict::Dead(DeadLetter { reason, sealed, subject }) = &entry.verdict else { continue };
-            let key = entry.message.key;
-            let (sent, reason) = (ledger::time_of(key), reason.to_string());
-            let attempt = i32::try_from(entry.message.attempt).unwrap_or(i32::MAX);
-            let length = i32::try_from(entry.message.body_len()).unwrap_or(i32::MAX);
-            let subject = subject.as_ref().map(|tag| tag.0.as_slice());
-            let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 9] = [
-                (&sent, Type::TIMESTAMPTZ),
-                (&key.id, Type::UUID),
-                (&reason, Type::TEXT),
-                (&target.queue, Type::TEXT),
-                (&attempt, Type::INT4),
-                (&length, Type::INT4),
-                (&epoch, Type::UUID),
-                (&sealed.0, Type::BYTEA),
-                (&subject, Type::BYTEA),
-            ];
-            if self.session.execute_typed(INSERT, &parameters).await? == 1 {
-                written.insert(key);
-            }
-        }
-        Ok(written)
+        dead_letters::write(&self.session, &target.queue, batch.epoch.id, entries).await
     }
 
     async fn commit(&self) -> Result<(), WriteError> {
