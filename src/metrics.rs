@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
-use crate::{event::Reason, pipeline::load::Tally};
+use crate::{event::Reason, pipeline::load::Tally, queue::Depth};
 
 /// The steps whose time is taken. Receiving is waiting, so it is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +66,11 @@ pub struct Metrics {
     steps: HistogramVec,
     lag: Histogram,
     last_commit: IntGauge,
+    depth: IntGaugeVec,
 }
 
 impl Metrics {
-    /// All of them at zero, so that every series exists from the start.
+    /// All of them at zero, so that every series exists from the start; only the queue's depth waits to be known.
     ///
     /// # Errors
     /// A name stands twice in the table below: a defect.
@@ -94,6 +96,18 @@ impl Metrics {
         )?;
         let last_commit =
             IntGauge::new("last_commit_timestamp_seconds", "When outcomes were last committed; 0: never yet.")?;
+        // A queue that was never asked is not an empty one.
+        let depth = IntGaugeVec::new(
+            Opts::new("queue_messages", "Messages on the queue as it last said, by state; approximate."),
+            &["state"],
+        )?;
+        let build_info = IntGauge::with_opts(
+            Opts::new("build_info", "Always 1; the label says which masq this is.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build_info.set(1);
+        registry.register(Box::new(build_info))?;
+        registry.register(Box::new(depth.clone()))?;
         registry.register(Box::new(dead.clone()))?;
         registry.register(Box::new(steps.clone()))?;
         registry.register(Box::new(lag.clone()))?;
@@ -117,6 +131,7 @@ impl Metrics {
             steps,
             lag,
             last_commit,
+            depth,
             registry,
         })
     }
@@ -142,6 +157,14 @@ impl Metrics {
     /// Notes the time that a batch spent in a step.
     pub fn step(&self, step: Step, time: Duration) {
         self.steps.with_label_values(&[step.name()]).observe(time.as_secs_f64());
+    }
+
+    /// Notes how much the queue holds.
+    pub fn depth(&self, depth: Depth) {
+        let states = [("visible", depth.visible), ("in_flight", depth.in_flight), ("delayed", depth.delayed)];
+        for (state, messages) in states {
+            self.depth.with_label_values(&[state]).set(i64::try_from(messages).unwrap_or(i64::MAX));
+        }
     }
 
     /// Dead letters so far, all reasons together.

@@ -10,9 +10,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     backoff::Backoff,
-    check::{self, Finding, Severity, database::Examined},
+    check::{Finding, Severity},
     config::{ColumnType, Config},
-    db::{ConnectError, Connector, DbError, Session, migrations},
+    db::{
+        ConnectError, Connector, DbError, Session,
+        examine::{self, Examined},
+        migrations,
+    },
     metrics::Metrics,
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
     queue::{
@@ -121,15 +125,15 @@ pub async fn database(
     options: Options,
 ) -> Result<Ready, StartError> {
     let mut session = connect(&connector, options.deadline).await?;
-    let mut examined = check::database::examine(&session, config, Some(keys), options.allow_unsafe).await?;
+    let mut examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     refuse_problems(&mut examined.findings)?;
     if examined.needs_migration {
         migrate(&mut session, config).await?;
-        examined = check::database::examine(&session, config, Some(keys), options.allow_unsafe).await?;
+        examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     }
     let Examined { mut findings, table, stored, .. } = examined;
     refuse_problems(&mut findings)?;
-    refuse_problems(&mut check::database::claim_keys(&session, keys).await?)?;
+    refuse_problems(&mut examine::claim_keys(&session, keys).await?)?;
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
@@ -219,7 +223,10 @@ pub fn workers<Q: Queue>(
 }
 
 /// Logs the notes and refuses to go on over anything worse.
-fn refuse_problems(findings: &mut Vec<Finding>) -> Result<(), StartError> {
+///
+/// # Errors
+/// All problems at once.
+pub fn refuse_problems(findings: &mut Vec<Finding>) -> Result<(), StartError> {
     for note in findings.extract_if(.., |finding| finding.severity == Severity::Note) {
         tracing::warn!(part = note.part, remedy = note.remedy, "{}", note.what);
     }

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod catalog;
 pub mod conninfo;
+pub mod examine;
 mod explain;
 pub mod migrations;
 pub mod sqlstate;
@@ -26,7 +27,7 @@ use std::{
 
 use thiserror::Error;
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket, config, error::Severity, tls::TlsStream};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, SimpleQueryMessage, Socket, config, error::Severity, tls::TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use conninfo::{ChannelBinding, Conninfo, Endpoint, Host, SslMode};
@@ -211,6 +212,19 @@ impl Session {
     /// `SyncRepWaitForLSN`: "canceling wait for synchronous replication").
     pub fn take_warnings(&self) -> usize {
         self.warnings.swap(0, Ordering::Acquire)
+    }
+
+    /// What a query answers, every value as PostgreSQL's text; `doing` says in an error what it was for.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub async fn texts(&self, doing: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, DbError> {
+        let messages = self.client.simple_query(sql).await.map_err(|error| DbError::new(doing, &error))?;
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
+            _ => None,
+        });
+        Ok(rows.collect())
     }
 
     /// Ends the session in good order.

@@ -1,4 +1,5 @@
 //! The embedded defaults: what masq brings along so that a fresh machine needs no running server.
 
+pub mod logins;
 pub mod postgres;
 pub mod sqs;

@@ -172,6 +172,15 @@ fn read_field(
     }
 }
 
+/// Why a literal `default` is no value for its column, if it is none. Asked at the start, so that it is not found out
+/// by the first message that lacks the field.
+pub fn bad_default(column: &Column, limits: &Limits) -> Option<Reason> {
+    let Some(Default::Literal(literal)) = &column.default else { return None };
+    let text = literal.to_string();
+    let document = Document::parse(&text).ok()?;
+    value::read(&document, Document::ROOT, column, limits).err()
+}
+
 /// What stands in for a value that is not there.
 fn stand_in(column: &Column, sent_at: i64) -> Option<Field> {
     const DAY_MS: i64 = 86_400_000;

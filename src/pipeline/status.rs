@@ -12,6 +12,8 @@ use std::{
 /// Which part of the world is in trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
+    /// The database and the queue are being examined; nothing is received yet.
+    Starting,
     /// Messages cannot be received.
     Queue,
     /// Outcomes cannot be written.
@@ -26,6 +28,7 @@ impl Trouble {
     /// The word for it in logs and answers.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Starting => "starting",
             Self::Queue => "queue",
             Self::Database => "database",
             Self::Delete => "delete",
@@ -47,7 +50,9 @@ impl Status {
         let what = what.to_string();
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         if troubles.get(&trouble) != Some(&what) {
-            tracing::warn!(part = trouble.name(), "{what}");
+            if !matches!(trouble, Trouble::Starting | Trouble::Stopping) {
+                tracing::warn!(part = trouble.name(), "{what}");
+            }
             troubles.insert(trouble, what);
         }
     }
@@ -55,9 +60,14 @@ impl Status {
     /// Says that it works.
     pub fn clear(&self, trouble: Trouble) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        if troubles.remove(&trouble).is_some() {
+        if troubles.remove(&trouble).is_some() && trouble != Trouble::Starting {
             tracing::info!(part = trouble.name(), "works again");
         }
+    }
+
+    /// Whether this is wrong.
+    pub fn is_in(&self, trouble: Trouble) -> bool {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&trouble)
     }
 
     /// All that is wrong, each part with its cause and remedy. Empty: ready.

@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that fails says so by panicking")]
 
+mod source;
 mod support;
 
+mod compile_fail;
+mod repository;
+mod tidy;
+
+mod local_queue;
 mod messages;
 mod postgres;

@@ -77,7 +77,7 @@ fn refuse<T>(reason: &str) -> Result<T, Fault> {
     Err(Fault::InvalidParameterValue { parameter: "MessageAttributes", reason: reason.into() })
 }
 
-/// Checks a message and answers its size in bytes: body, and names, types and values of its attributes.
+/// Checks what a message contains, not how large it is.
 pub(super) fn check(body: &str, attributes: &MessageAttributes) -> Result<(), Fault> {
     if body.is_empty() {
         return Err(Fault::MissingParameter("MessageBody"));

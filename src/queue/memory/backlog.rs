@@ -201,8 +201,9 @@ impl Backlog {
         *self = Self { arrivals: self.arrivals, ..Self::default() };
     }
 
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// Whether a receive would find something.
+    pub(super) fn has_some(&self) -> bool {
+        !self.ready.is_empty() && !self.is_full()
     }
 
     /// When the next hidden message is due.
@@ -218,6 +219,7 @@ impl Backlog {
         }
     }
 
+    /// Whether as many messages are in flight as may be.
     pub(super) fn is_full(&self) -> bool {
         self.hidden.len() - self.delayed >= IN_FLIGHT_LIMIT
     }

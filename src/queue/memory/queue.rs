@@ -86,12 +86,12 @@ impl Shared {
         let known_due = backlog.next_due().unwrap_or(i64::MAX);
         let result = step(&mut backlog, now);
         let due_earlier = backlog.next_due().is_some_and(|due| due < known_due);
-        let has_ready = backlog.has_ready();
+        let has_some = backlog.has_some();
         drop(backlog);
         if due_earlier {
             self.changed.notify_waiters();
         }
-        if has_ready {
+        if has_some {
             self.changed.notify_one();
         }
         result
@@ -230,6 +230,12 @@ impl MemoryQueue {
     /// Whether as many messages are in flight as may be, so that a receive finds nothing however much is ready.
     pub fn is_full(&self) -> bool {
         self.shared.change(|backlog, _now| backlog.is_full())
+    }
+
+    /// How many handles there are: what tells a test that a poll has begun or ended.
+    #[cfg(test)]
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.shared)
     }
 
     fn check(&self, action: &'static str) -> Result<(), QueueError> {

@@ -1,15 +1,16 @@
-//! Asks PostgreSQL for what the judgements of [`super`] are about.
+//! Asks PostgreSQL for what the judgements of [`crate::check`] are about. Nothing here changes anything, except
+//! [`claim_keys`], which only a start calls.
 
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Finding, Severity};
+use super::{
+    DbError, Session,
+    catalog::{self, Table},
+    migrations,
+};
 use crate::{
+    check::{self, Finding, Severity},
     config::{ColumnType, Config},
-    db::{
-        DbError, Session,
-        catalog::{self, Table},
-        migrations,
-    },
     vault::keyring::KeyRing,
 };
 
@@ -35,12 +36,12 @@ pub async fn examine(
     keys: Option<&KeyRing>,
     allow_unsafe: bool,
 ) -> Result<Examined, DbError> {
-    let mut findings = super::durability(&catalog::durability(session).await?, allow_unsafe);
+    let mut findings = check::durability(&catalog::durability(session).await?, allow_unsafe);
     let schema_missing = migrations::are_missing(session).await?;
     let table = catalog::table(session, &config.table).await?;
     let mut stored = Vec::new();
     if let Some(table) = &table {
-        let (judged, types) = super::table(config, table, allow_unsafe);
+        let (judged, types) = check::table(config, table, allow_unsafe);
         findings.extend(judged);
         stored = types;
     }

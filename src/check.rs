@@ -1,16 +1,14 @@
 //! What must be true before the first message: asked by `masq check`, which says it all, and by `masq run`, which does
 //! not start over a problem.
 //!
-//! Here are the judgements, which are pure; [`database`] asks PostgreSQL for what they judge. Nothing here changes
-//! anything, except [`database::claim_keys`], which only `run` and `migrate` call.
-
-pub mod database;
+//! Here are the judgements, which are pure; `db/examine.rs` asks PostgreSQL for what they judge.
 
 use std::{collections::HashSet, time::Duration};
 
 use crate::{
     config::{Column, ColumnType, Config, Mask, Meaning},
     db::catalog::{Durability, Kind, Persistence, Table, TableColumn},
+    pipeline::{decode::bad_default, value::Limits},
     queue::sqs::QueueAttributes,
 };
 
@@ -55,7 +53,7 @@ impl Finding {
         Self { severity, part, what: what.into(), remedy: remedy.into() }
     }
 
-    fn refused(part: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn refused(part: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(Severity::Refused, part, what, remedy)
     }
 
@@ -179,6 +177,7 @@ pub fn table(config: &Config, table: &Table, allow_unsafe: bool) -> (Vec<Finding
             Some(there) => match judge_column(column, there) {
                 Ok(column_type) => {
                     findings.extend(differing_type(column, column_type));
+                    findings.extend(unusable_default(column, column_type));
                     stored.push(column_type);
                 }
                 Err(finding) => findings.push(finding),
@@ -251,6 +250,15 @@ fn differing_type(column: &Column, stored: ColumnType) -> Option<Finding> {
             "",
         )
     })
+}
+
+fn unusable_default(column: &Column, stored: ColumnType) -> Option<Finding> {
+    let reason = bad_default(column, &Limits::of(stored, column.mask.as_ref()))?;
+    Some(Finding::refused(
+        "configuration",
+        format!("the default of column \"{}\" is no value for it: {}", column.name, reason.kind()),
+        format!("write a default that means {}", column.meaning),
+    ))
 }
 
 /// Columns that PostgreSQL would have to fill and cannot.

@@ -1,0 +1,91 @@
+//! The way to queue, database and keys that a configuration names; opens what it can without waiting.
+
+use std::{fs, path::Path, sync::Arc};
+
+use super::{
+    context::Context,
+    environment::lookup,
+    exit::Exit,
+    report::Failure,
+};
+use crate::{
+    config::Config,
+    db::{Connector, Timeouts, account, conninfo::Conninfo},
+    queue::sqs::{SqsQueue, SqsSettings},
+    vault::keyring::KeyRing,
+};
+
+/// The queue that the configuration names.
+///
+/// # Errors
+/// None is named, or its address or the credentials for it cannot be used.
+pub(super) async fn queue(config: &Config) -> Result<SqsQueue, Failure> {
+    let Some(url) = &config.queue.url else {
+        return Err(Failure::new(Exit::Config, "no queue is named").hint(
+            "name it with --queue-url, MASQ_QUEUE_URL or url in [queue]; `masq demo` and `masq queue` need none",
+        ));
+    };
+    let settings = SqsSettings { queue: url.clone(), endpoint: config.queue.endpoint.clone(), ca_bundle: None };
+    Ok(SqsQueue::connect(settings, &lookup).await?)
+}
+
+/// The way to the database that the configuration and libpq's variables name.
+///
+/// # Errors
+/// The connection string, the password file or a certificate cannot be used.
+pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
+    let database = &config.database;
+    let text = database.url.as_deref().unwrap_or_default();
+    if text.is_empty() && ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGUSER"].iter().all(|name| lookup(name).is_none()) {
+        return Err(Failure::new(Exit::Config, "no database is named").hint(
+            "name it with --database-url, DATABASE_URL, PGHOST and its like, or url in [database]",
+        ));
+    }
+    let mut conninfo = Conninfo::parse(text, account::me(&lookup).as_deref(), &lookup)?;
+    for warning in &conninfo.warnings {
+        tracing::warn!(part = "database", "{warning}");
+    }
+    if let Some(path) = &database.password_file {
+        conninfo.set_password(&first_line(path)?);
+    }
+    let timeouts = Timeouts {
+        connect: database.connect_timeout,
+        lock: database.lock_timeout,
+        statement: database.statement_timeout,
+        idle_in_transaction: database.statement_timeout,
+    };
+    Ok(Connector::new(conninfo, timeouts)?)
+}
+
+fn first_line(path: &Path) -> Result<zeroize::Zeroizing<String>, Failure> {
+    let text = fs::read_to_string(path).map(zeroize::Zeroizing::new).map_err(|error| {
+        Failure::new(Exit::of_file(&error), format!("cannot read the password from {}", path.display())).because(&error)
+    })?;
+    Ok(zeroize::Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+/// The keys that a worker needs.
+///
+/// # Errors
+/// No directory is named, or a file in it cannot be used.
+pub(super) fn keys(config: &Config) -> Result<Arc<KeyRing>, Failure> {
+    let Some(dir) = &config.keys.dir else {
+        return Err(Failure::new(Exit::Config, "no keys are named").hint(
+            "make them with `masq keys new keys`, then name the directory with --keys, MASQ_KEYS or dir in [keys]",
+        ));
+    };
+    Ok(Arc::new(KeyRing::load(dir)?))
+}
+
+/// Says which server, queue and table are meant, so that a wrong one is noticed early.
+pub(super) fn announce(context: &Context, config: &Config, queue: &SqsQueue, connector: &Connector) {
+    tracing::info!(
+        queue = queue.url(),
+        region = queue.region(),
+        database = %connector.conninfo(),
+        table = config.table.name,
+        workers = config.database.connections,
+        file = context.config.as_ref().map(|path| path.display().to_string()),
+        "starting"
+    );
+}

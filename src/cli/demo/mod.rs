@@ -1,0 +1,252 @@
+//! `masq demo`: the whole way on this machine with nothing configured, and a summary whose counts must add up.
+//!
+//! Everything is real: a PostgreSQL cluster, the SQS protocol over HTTP, the pipeline as `masq run` runs it. One thing is
+//! arranged: a share of the deletes is swallowed on its way to the queue, so that messages are delivered twice.
+
+mod forgetful;
+mod summary;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::time::sleep;
+
+use self::{
+    forgetful::Forgetful,
+    summary::{Counts, Summary},
+};
+use super::{
+    connect,
+    context::Context,
+    environment::lookup,
+    exit::Exit,
+    progress::Progress,
+    report::{self, Failure},
+    signals::{self, Stop},
+};
+use crate::{
+    config::{Config, Override, Overrides, Sources},
+    local::{
+        logins::{Login, Logins, Share},
+        postgres::{Options as PostgresOptions, PrivatePostgres},
+        sqs::SqsServer,
+    },
+    metrics::Metrics,
+    pipeline::{self, Status},
+    queue::{
+        Queue,
+        memory::{MemoryQueues, Settings},
+        sqs::{Sent, SqsQueue},
+    },
+    start::{self, Options, Shared},
+    vault::keyring,
+};
+
+/// The queue's name, as in the exercise that masq grew from.
+const QUEUE: &str = "login-queue";
+
+/// How long a received message stays hidden. Short, so that what was delivered twice comes again while one watches.
+const VISIBILITY: Duration = Duration::from_secs(3);
+
+/// Percent of the sample logins that are wrong.
+const BAD: f64 = 1.0;
+
+/// Requests with which the messages are sent, at the same time.
+const SENDERS: usize = 16;
+
+/// Show the whole way on this machine: a local queue, a private PostgreSQL, sample logins, the pipeline
+///
+/// Nothing needs to be configured or running. What comes out is counted and compared with what went in; if it does not
+/// add up, the exit code is 70.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Send so many sample logins
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    messages: u64,
+    /// Leave queue, database and pipeline running until Ctrl-C, with the line for psql to look inside
+    #[arg(long)]
+    keep: bool,
+    /// Make the sample logins of this seed
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Find PostgreSQL's programs initdb and postgres here [default: on PATH and in the usual places]
+    #[arg(long, value_name = "DIR")]
+    postgres_bin: Option<PathBuf>,
+}
+
+/// What runs while the demo does; it ends with it.
+struct World {
+    postgres: PrivatePostgres,
+    server: SqsServer,
+    directory: tempfile::TempDir,
+}
+
+pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
+    let stop = signals::listen()?;
+    let world = tokio::select! {
+        world = World::start(&args) => world?,
+        () = stop.gently.started() => return Ok(Exit::Unfinished),
+    };
+    let outcome = tokio::select! {
+        outcome = show(&args, context, &world, &stop) => outcome,
+        () = stop.now.started() => Ok(Exit::Unfinished),
+    };
+    let World { postgres, server, directory } = world;
+    server.stop().await;
+    postgres.stop().await;
+    // Only now: a server that runs would miss its files.
+    drop(directory);
+    outcome
+}
+
+async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Result<Exit, Failure> {
+    let config = world.config()?;
+    let logins: Vec<Login> = Logins::new(args.seed, Share::percent(BAD).unwrap_or(Share::NONE))
+        .take(usize::try_from(args.messages).unwrap_or(usize::MAX))
+        .collect();
+    let queue = connect::queue(&config).await?;
+    send(&queue, &logins, context).await?;
+
+    let shared = Shared {
+        status: Arc::new(Status::default()),
+        metrics: Arc::new(Metrics::new().map_err(|error| Failure::of(Exit::Bug, &error))?),
+        keys: connect::keys(&config)?,
+    };
+    let forgetful = Forgetful::new(queue.clone());
+    let took = load(&forgetful, &config, &shared, logins.len() as u64, (context, stop)).await?;
+    if stop.gently.has_started() {
+        return Ok(Exit::Unfinished);
+    }
+
+    let session = start::connect(&connect::connector(&config)?, tokio::time::Instant::now()).await?;
+    let counts = Counts::read(&session, &shared.metrics, forgetful.forgotten(), queue.depth().await?).await?;
+    let summary = Summary { logins: &logins, counts, keys: &shared.keys, took };
+    report::print(summary.text(&session).await?)?;
+    session.close().await;
+    let wrong = summary.contradictions();
+    if !wrong.is_empty() {
+        let failure = Failure::new(Exit::Bug, format!("it does not add up: {}", wrong.join("; ")));
+        return Err(failure.hint("this is a bug in masq; please report it with the seed"));
+    }
+    if args.keep {
+        keep(context, world, &config, stop).await;
+    }
+    Ok(Exit::Done)
+}
+
+impl World {
+    /// Starts the queue and the database, side by side.
+    async fn start(args: &Args) -> Result<Self, Failure> {
+        let failure = |error: &dyn std::error::Error| Failure::of(Exit::Absent, error);
+        let directory = tempfile::Builder::new().prefix("masq-demo-").tempdir().map_err(|error| failure(&error))?;
+        let options = PostgresOptions {
+            directory: directory.path().join("postgres"),
+            bin: args.postgres_bin.clone(),
+            path: lookup("PATH"),
+            port: Some(0),
+            ..PostgresOptions::default()
+        };
+        let queues = MemoryQueues::new();
+        let settings = Settings { visibility: VISIBILITY, ..Settings::default() };
+        queues.create(QUEUE, settings).map_err(|error| failure(&error))?;
+        keyring::create(&directory.path().join("keys"), None)?;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (postgres, server) = tokio::join!(PrivatePostgres::start(&options), SqsServer::start(loopback, queues));
+        Ok(Self {
+            postgres: postgres.map_err(|error| failure(&error))?,
+            server: server.map_err(|error| failure(&error))?,
+            directory,
+        })
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.directory.path().join("keys")
+    }
+
+    /// The built-in configuration, pointed at this world.
+    fn config(&self) -> Result<Config, Failure> {
+        let said = |value: String| Some(Override { value, source: "demo".to_owned() });
+        let overrides = Overrides {
+            queue_url: said(self.server.queue_url(QUEUE)),
+            database_url: said(self.postgres.conninfo()),
+            keys_dir: said(self.keys().display().to_string()),
+            ..Overrides::default()
+        };
+        Ok(Config::check(&Sources { file: None, overrides })?)
+    }
+}
+
+/// Puts the logins on the queue, in tens.
+async fn send(queue: &SqsQueue, logins: &[Login], context: &Context) -> Result<(), Failure> {
+    let mut progress = Progress::new(context, "sending", Some(logins.len() as u64));
+    let requests = logins.chunks(10).map(|chunk| async move {
+        let bodies: Vec<&str> = chunk.iter().map(|login| login.body.as_str()).collect();
+        queue.send(&bodies).await
+    });
+    let mut answers = stream::iter(requests).buffer_unordered(SENDERS);
+    while let Some(answer) = answers.next().await {
+        let sent = answer?;
+        if sent.iter().any(|sent| matches!(sent, Sent::Refused(_))) {
+            return Err(Failure::new(Exit::Bug, "the local queue refused a sample login"));
+        }
+        progress.add(sent.len() as u64);
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Runs the pipeline until the queue is empty. Answers how long it took until every message had its outcome; after that
+/// only the second deliveries are waited for.
+async fn load(
+    queue: &Forgetful<SqsQueue>,
+    config: &Config,
+    shared: &Shared,
+    total: u64,
+    (context, stop): (&Context, &Stop),
+) -> Result<Duration, Failure> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let options = Options { deadline, allow_unsafe: false, drain: true };
+    let connector = connect::connector(config)?;
+    let ready = Box::pin(start::database(connector, config, &shared.keys, QUEUE, options)).await?;
+    let workers = start::workers(queue, &ready, config, shared, (Some(VISIBILITY), options))?;
+
+    let started = Instant::now();
+    let mut progress = Progress::new(context, "loading", Some(total));
+    let mut pipeline = std::pin::pin!(pipeline::run(workers, &stop.gently));
+    let mut all_settled = None;
+    loop {
+        let done = shared.metrics.rows.get() + shared.metrics.dead_lettered();
+        progress.set(done);
+        if done >= total && all_settled.is_none() {
+            all_settled = Some(started.elapsed());
+        }
+        tokio::select! {
+            ended = &mut pipeline => {
+                ended?;
+                break;
+            }
+            () = sleep(Duration::from_millis(10)) => {}
+        }
+    }
+    progress.finish();
+    Ok(all_settled.unwrap_or_else(|| started.elapsed()))
+}
+
+/// Goes on loading what is sent, until Ctrl-C.
+async fn keep(context: &Context, world: &World, config: &Config, stop: &Stop) {
+    let url = world.server.queue_url(QUEUE);
+    let database = world.postgres.tcp_conninfo().unwrap_or_else(|| world.postgres.conninfo());
+    context.say(format_args!(
+        "\nStill running. Look inside:\n  psql '{database}'\n\
+         Send more and load it:\n  masq send --generate 1000 --queue-url {url}\n  \
+         masq run --drain --queue-url {url} --database-url '{database}' --keys {}\n\
+         Ctrl-C ends it and removes everything.",
+        config.keys.dir.as_deref().unwrap_or_else(|| Path::new("keys")).display(),
+    ));
+    stop.gently.started().await;
+}

@@ -1,0 +1,81 @@
+//! `masq init`: a commented configuration and new keys, to start from.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use super::{
+    context::{CONFIG_FILE, Context},
+    exit::Exit,
+    keys,
+    passphrase::NewPassphrase,
+    report::Failure,
+};
+use crate::config::{Config, Overrides, Sources, template};
+
+/// Write a commented configuration and new keys; what is there is never overwritten
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  masq init --queue-url http://localhost:9324/000000000000/login-queue
+  masq -c /etc/masq/masq.toml init --keys /etc/masq/keys")]
+pub(super) struct Args {
+    /// Name this queue in it
+    #[arg(long, value_name = "URL")]
+    queue_url: Option<String>,
+    /// Name this database in it, as psql takes it
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// Write the keys to this directory, and name it in the configuration
+    #[arg(long, value_name = "DIR", default_value = "keys")]
+    keys: String,
+    /// Write the configuration only
+    #[arg(long)]
+    no_keys: bool,
+    #[command(flatten)]
+    passphrase: NewPassphrase,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let path = context.config.as_deref().unwrap_or(Path::new(CONFIG_FILE));
+    let overrides = Overrides {
+        queue_url: context.said("queue_url", args.queue_url.as_ref()),
+        database_url: context.said("database_url", args.database_url.as_ref()),
+        keys_dir: context.said("keys", Some(&args.keys)),
+        ..Overrides::default()
+    };
+    Config::check(&Sources { file: None, overrides })?;
+    write_new(path, &template(args.queue_url.as_deref(), args.database_url.as_deref(), &args.keys))?;
+    if !args.no_keys {
+        keys::create(Path::new(&args.keys), &args.passphrase, context).map_err(|failure| {
+            // Written by us a moment ago; left behind, it would only be in the way of the next attempt.
+            drop(fs::remove_file(path));
+            if failure.hint.is_some() { failure } else { failure.hint("to keep the keys that you have, say --no-keys") }
+        })?;
+    }
+    context.say(next_steps(args, path));
+    Ok(Exit::Done)
+}
+
+/// For the owner alone: a connection string may hold a password.
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+        let failure = Failure::new(Exit::of_file(&error), format!("cannot write {}", path.display())).because(&error);
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => failure.hint("move it away, or name another file with --config"),
+            _ => failure,
+        }
+    })
+}
+
+fn next_steps(args: &Args, path: &Path) -> String {
+    let missing = match (&args.queue_url, &args.database_url) {
+        (Some(_), Some(_)) => "",
+        _ => "\n  name the queue and the database in it, or in MASQ_QUEUE_URL and DATABASE_URL",
+    };
+    let file = path.display();
+    format!("Wrote {file}. Next:{missing}\n  masq check    is everything ready?\n  masq run      start")
+}

@@ -1,0 +1,133 @@
+//! `masq keys new` and `masq keys status`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{
+    context::Context,
+    exit::Exit,
+    passphrase::NewPassphrase,
+    report::{self, Failure, Hex},
+    sources::{KeysSource, Sources},
+};
+use crate::vault::keyring::{self, FileStatus, Kind};
+
+/// Make the keys, or look at them
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    New(NewArgs),
+    Status(StatusArgs),
+}
+
+/// Make new keys: token.key, subject.key and recovery.pub for the workers, and recovery.key, which opens what they seal
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  masq keys new keys
+  masq keys new /etc/masq/keys --passphrase-file /run/secrets/passphrase")]
+struct NewArgs {
+    /// Write them to this directory; what is there is never overwritten
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    passphrase: NewPassphrase,
+}
+
+/// Show which keys there are and whether they can be used; never a key itself
+#[derive(clap::Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    keys: KeysSource,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::New(args) => new(args, context),
+        Command::Status(args) => status(args, context),
+    }
+}
+
+fn new(args: &NewArgs, context: &Context) -> Result<Exit, Failure> {
+    create(&args.dir, &args.passphrase, context)?;
+    report::print(table(&keyring::status(&args.dir)))?;
+    Ok(Exit::Done)
+}
+
+/// Makes the keys and says what is to be done with the recovery key.
+///
+/// # Errors
+/// There are some, or they cannot be written; then none is.
+pub(super) fn create(dir: &Path, passphrase: &NewPassphrase, context: &Context) -> Result<(), Failure> {
+    // Asked before the question for a passphrase, which would be in vain.
+    if let Some(path) = keyring::status(dir).into_iter().find(|file| file.mode.is_some()).map(|file| file.path) {
+        return Err(keyring::KeyError::Exists { path }.into());
+    }
+    let passphrase = passphrase.get()?;
+    keyring::create(dir, passphrase.as_ref().map(|passphrase| passphrase.as_str()))?;
+    context.say(format_args!(
+        "{} opens everything that masq will seal.\n\
+         Move it away from the worker now, and keep two copies: without it, what is sealed stays sealed.",
+        dir.join(Kind::Recovery.file()).display(),
+    ));
+    Ok(())
+}
+
+fn status(args: &StatusArgs, context: &Context) -> Result<Exit, Failure> {
+    let config = Sources { keys: args.keys.clone(), ..Sources::default() }.config(context)?;
+    let Some(dir) = config.keys.dir else {
+        return Err(Failure::new(Exit::Config, "no directory of keys is named")
+            .hint("name it with --keys, MASQ_KEYS or dir in [keys]; or make keys: masq keys new keys"));
+    };
+    let files = keyring::status(&dir);
+    if args.json {
+        report::print_json(&files.iter().map(to_json).collect())?;
+    } else {
+        report::print(table(&files))?;
+    }
+    let [.., recovery] = &files;
+    if recovery.mode.is_some() && !args.json {
+        context.say(format_args!("{} lies beside the worker's keys: move it away.", recovery.path.display()));
+    }
+    // What is wrong has been said already, for all files at once.
+    let problem = files.into_iter().find_map(|file| file.problem);
+    Ok(problem.map_or(Exit::Done, |problem| Failure::from(problem).exit))
+}
+
+/// A line a file: name, permissions, and what identifies it or is wrong with it.
+fn table(files: &[FileStatus; 4]) -> String {
+    files.iter().map(|file| format!("{:<13} {}\n", file.kind.file(), description(file))).collect()
+}
+
+fn description(file: &FileStatus) -> String {
+    let Some(mode) = file.mode else {
+        return if file.kind == Kind::Recovery { "not here, as it should be".to_owned() } else { "missing".to_owned() };
+    };
+    let about = match (&file.problem, file.kid, file.fingerprint) {
+        (Some(problem), ..) => format!("  {problem}"),
+        (None, Some(kid), _) => format!("  key id {kid}"),
+        (None, None, Some(fingerprint)) => format!("  fingerprint {}", Hex(&fingerprint)),
+        (None, None, None) => String::new(),
+    };
+    format!("{mode:04o}{about}")
+}
+
+fn to_json(file: &FileStatus) -> serde_json::Value {
+    json!({
+        "file": file.kind.file(),
+        "path": file.path,
+        "mode": file.mode.map(|mode| format!("{mode:04o}")),
+        "key_id": file.kid,
+        "fingerprint": file.fingerprint.map(|fingerprint| Hex(&fingerprint).to_string()),
+        "problem": file.problem.as_ref().map(ToString::to_string),
+    })
+}

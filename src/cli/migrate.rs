@@ -1,0 +1,41 @@
+//! `masq migrate`: the schema `masq` and the target table, created or upgraded.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    connect,
+    context::Context,
+    exit::Exit,
+    report::{self, Failure},
+    sources::{DatabaseSource, Sources},
+};
+use crate::{db::migrations, start};
+
+/// Create or upgrade the schema masq and, if it is missing, the target table
+///
+/// A table that is there is never touched. `masq run` does the same by itself where its login may.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    database: DatabaseSource,
+    /// Print the SQL for an empty database and change nothing
+    #[arg(long)]
+    print: bool,
+}
+
+pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
+    let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
+    if args.print {
+        let table = migrations::create_table(&config.table, &config.columns);
+        report::print(format!("BEGIN;\n{}\n{table}COMMIT;\n", migrations::sql(0)))?;
+        return Ok(Exit::Done);
+    }
+    let connector = connect::connector(&config)?;
+    let mut session = start::connect(&connector, Instant::now() + Duration::from_secs(10)).await?;
+    start::migrate(&mut session, &config).await?;
+    session.close().await;
+    context.say("The schema masq and the target table are up to date.");
+    Ok(Exit::Done)
+}

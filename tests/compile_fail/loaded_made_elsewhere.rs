@@ -1,0 +1,7 @@
+//~ E0639 only load.rs can say that a message is settled
+
+use masq::pipeline::load::{Loaded, Tally};
+
+fn main() {
+    let _ = Loaded { settled: Vec::new(), unsettled: Vec::new(), tally: Tally::default() };
+}
