@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that fails says so by panicking")]
 
 mod source;
+mod stage;
 mod support;
 
 mod compile_fail;
@@ -11,4 +12,5 @@ mod tidy;
 
 mod local_queue;
 mod messages;
+mod pipeline;
 mod postgres;
