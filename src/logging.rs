@@ -185,7 +185,8 @@ mod tests {
             tracing::info!(target: "hyper::client", "loud");
         };
         let lines = written(Format::Json, filter, log);
-        let word = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["message"].as_str().unwrap().to_owned();
+        let word =
+            |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["message"].as_str().unwrap().to_owned();
         lines.lines().map(word).collect::<Vec<_>>().join(" ")
     }
 

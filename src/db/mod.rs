@@ -27,7 +27,9 @@ use std::{
 
 use thiserror::Error;
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, SimpleQueryMessage, Socket, config, error::Severity, tls::TlsStream};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, SimpleQueryMessage, Socket, config, error::Severity, tls::TlsStream,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use conninfo::{ChannelBinding, Conninfo, Endpoint, Host, SslMode};

@@ -3,8 +3,6 @@
 //! People come back, with the same devices and addresses, so that equal values occur. Every value is made up. Pure: no
 //! clock, no randomness but the seed's.
 
-use std::fmt::Write as _;
-
 use uuid::Builder;
 
 /// How many people there are. More makes repetition rarer, so that a thousand logins show none; fewer makes every
@@ -143,20 +141,16 @@ struct Fields {
 
 impl Fields {
     fn to_json(&self) -> String {
-        let mut body = String::with_capacity(192);
         let user_id = Builder::from_random_bytes(self.user_id.to_be_bytes()).into_uuid();
         let [a, b, c, d] = self.ip;
         let (quote, locale) = self.locale.map_or(("", "null"), |locale| ("\"", locale));
         let (version, device_type, id) = (&self.version, self.device_type, self.device_id);
         let (area, group, serial) = (id / 1_000_000, id / 10_000 % 100, id % 10_000);
-        // Writing to a String cannot fail.
-        drop(write!(
-            body,
+        format!(
             "{{\"user_id\": \"{user_id}\", \"app_version\": \"{version}\", \"device_type\": \"{device_type}\", \
              \"ip\": \"{a}.{b}.{c}.{d}\", \"locale\": {quote}{locale}{quote}, \
              \"device_id\": \"{area:03}-{group:02}-{serial:04}\"}}"
-        ));
-        body
+        )
     }
 
     /// The same login, but wrong in one of the ways in which messages are.
@@ -188,7 +182,10 @@ mod tests {
     use crate::{
         config::{Config, Sources},
         pii::Pii,
-        pipeline::decode::{Decoder, Limits, decode},
+        pipeline::{
+            decode::{Decoder, decode},
+            value::Limits,
+        },
         queue::{Key, Message, Receipt},
     };
 

@@ -1,6 +1,11 @@
 //! The integration tests: one binary, a module for each part of the world it needs.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that fails says so by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test that fails says so by panicking"
+)]
 
 mod source;
 mod stage;
@@ -14,3 +19,4 @@ mod local_queue;
 mod messages;
 mod pipeline;
 mod postgres;
+mod run;

@@ -3,30 +3,39 @@
 //! A lexer for this purpose and no parser: it knows just enough Rust that a word in a comment or a string is not taken
 //! for code. Lines keep their numbers.
 
-use std::{fs, path::Path};
+use std::{fs, ops::Range, path::Path};
 
 /// One file.
-pub(crate) struct Source {
+pub struct Source {
     /// From the package's directory, with `/`.
-    pub(crate) path: String,
+    pub path: String,
     /// As it stands in the file.
-    pub(crate) raw: String,
+    pub raw: String,
     /// What the compiler makes a program of, except tests.
-    pub(crate) code: String,
+    pub code: String,
+    /// Its lines that are neither blank nor of a test.
+    pub length: usize,
     /// Modules that this file declares for tests only.
     test_modules: Vec<String>,
 }
 
 impl Source {
     /// Reads a source that may stand nowhere.
-    pub(crate) fn new(path: &str, raw: &str) -> Self {
-        let mut test_modules = Vec::new();
-        let code = write_out_uses(&without_tests(without_text(raw), &mut test_modules));
-        Self { path: path.to_owned(), raw: raw.to_owned(), code, test_modules }
+    pub fn new(path: &str, raw: &str) -> Self {
+        let mut code = without_text(raw);
+        let (mut length, mut test_modules) = (lines(raw), Vec::new());
+        for test in tests(&code) {
+            if let Some((_, name)) = code[test.clone()].strip_suffix(';').and_then(|item| item.rsplit_once("mod ")) {
+                test_modules.push(name.to_owned());
+            }
+            length -= lines(&raw[test.clone()]);
+            blank(&mut code, test);
+        }
+        Self { path: path.to_owned(), raw: raw.to_owned(), code: write_out_uses(&code), length, test_modules }
     }
 
     /// All sources below a directory of the package, without files that hold only tests.
-    pub(crate) fn all(dir: &str) -> Vec<Self> {
+    pub fn all(dir: &str) -> Vec<Self> {
         let sources: Vec<_> = files(dir).iter().map(|path| Self::new(path, &read(path))).collect();
         let tests: Vec<_> = sources.iter().flat_map(Self::test_files).collect();
         sources.into_iter().filter(|source| !tests.contains(&source.path)).collect()
@@ -40,13 +49,13 @@ impl Source {
 }
 
 /// A file of the package.
-pub(crate) fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The Rust files below a directory of the package, sorted.
-pub(crate) fn files(dir: &str) -> Vec<String> {
+pub fn files(dir: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)).unwrap() {
         let entry = entry.unwrap();
@@ -68,10 +77,24 @@ fn without_text(raw: &str) -> String {
     while let Some(next) = rest.chars().next() {
         let text = comment(rest).or_else(|| string(rest)).or_else(|| character(rest));
         let (taken, after) = rest.split_at(text.unwrap_or(next.len_utf8()));
-        code.extend(taken.chars().map(|c| if text.is_none() || c == '\n' { c } else { ' ' }));
+        code.push_str(taken);
+        if text.is_some() {
+            let end = code.len();
+            blank(&mut code, end - taken.len()..end);
+        }
         rest = after;
     }
     code
+}
+
+/// Puts a space in the place of every byte but line feeds, so that all positions stay as they are.
+fn blank(code: &mut String, range: Range<usize>) {
+    let spaces: String = code[range.clone()].bytes().map(|b| if b == b'\n' { '\n' } else { ' ' }).collect();
+    code.replace_range(range, &spaces);
+}
+
+fn lines(text: &str) -> usize {
+    text.lines().filter(|line| !line.trim().is_empty()).count()
 }
 
 /// The length of the comment that begins here.
@@ -117,25 +140,21 @@ fn character(rest: &str) -> Option<usize> {
     (first == '\\' || end == 0).then_some(1 + from + end + 1)
 }
 
-/// Blanks every item under `#[cfg(test)]`, and notes those that are modules in files of their own.
-fn without_tests(mut code: String, modules: &mut Vec<String>) -> String {
-    while let Some(start) = code.find("#[cfg(test)]") {
+/// Where the items under `#[cfg(test)]` stand.
+fn tests(code: &str) -> Vec<Range<usize>> {
+    let item = |start: usize| {
         let rest = &code[start..];
         let end = rest.find(['{', ';']).map_or(rest.len(), |at| match &rest[at..=at] {
             "{" => at + block(&rest[at..]),
             _ => at + 1,
         });
-        if let Some((_, name)) = rest[..end].strip_suffix(';').and_then(|item| item.rsplit_once("mod ")) {
-            modules.push(name.to_owned());
-        }
-        let blank: String = rest[..end].chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
-        code.replace_range(start..start + end, &blank);
-    }
-    code
+        start..start + end
+    };
+    code.match_indices("#[cfg(test)]").map(|(start, _)| item(start)).collect()
 }
 
 /// The length of the block that begins here with its opening brace.
-pub(crate) fn block(code: &str) -> usize {
+pub fn block(code: &str) -> usize {
     let mut depth = 0;
     let end = code.find(|c| {
         depth += i32::from(c == '{') - i32::from(c == '}');
@@ -200,6 +219,7 @@ fn last() {}
     assert!(source.code.contains("fn last() {}"));
     assert!(source.code.contains("fn f<'a>(x: &'a str) -> char"));
     assert_eq!(source.code.lines().count(), raw.lines().count());
+    assert_eq!(source.length, 4);
     assert_eq!(source.test_files().collect::<Vec<_>>(), ["src/a/more.rs", "src/a/more/mod.rs"]);
 }
 

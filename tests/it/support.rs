@@ -1,7 +1,12 @@
-//! What the tests stand on: a PostgreSQL cluster for all of them with a database for each, keys, sample messages.
+//! What the tests stand on: one PostgreSQL cluster with a database for each test, one moto, keys, the masq binary.
+//!
+//! Cluster and moto are shared by all tests of this process and end with it, however it ends: each has a watchdog that
+//! waits for the end of a pipe.
 
 use std::{
-    path::PathBuf,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,7 +24,11 @@ use masq::{
     vault::keyring::{self, KeyRing},
 };
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    sync::OnceCell,
+};
 
 /// The body of a good login.
 pub fn login(user: &str, ip: &str) -> String {
@@ -56,19 +65,25 @@ async fn cluster() -> &'static Cluster {
 
 /// A database of a test's own.
 pub struct Database {
-    /// How to reach it.
+    /// How to reach it, over its socket.
     pub url: String,
+    /// The same over TCP, with a password.
+    pub tcp_url: String,
 }
 
 impl Database {
     /// A new, empty one.
     pub async fn create() -> Self {
-        let server = &cluster().await.server;
+        Self::create_on(&cluster().await.server).await
+    }
+
+    async fn create_on(server: &PrivatePostgres) -> Self {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let session = session(&server.conninfo()).await;
         session.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let url = server.conninfo().strip_suffix("/postgres").map(|server| format!("{server}/{name}")).unwrap();
-        Self { url }
+        let tcp_url = server.tcp_conninfo().unwrap().strip_suffix("/postgres").map(|server| format!("{server}/{name}"));
+        Self { url, tcp_url: tcp_url.unwrap() }
     }
 
     /// A session with it.
@@ -113,6 +128,76 @@ async fn session(url: &str) -> Session {
     connector(url).connect().await.unwrap()
 }
 
+/// The Python of the virtual environment with tests/requirements.txt in it.
+pub fn python() -> PathBuf {
+    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    let python = std::env::var_os("MASQ_TEST_PYTHON").map_or_else(ours, PathBuf::from);
+    assert!(python.exists(), "{} is missing; ./dev test installs it", python.display());
+    python
+}
+
+/// moto's server, an SQS that nobody here wrote. Its endpoint; queues of different regions do not see each other.
+pub async fn moto() -> &'static str {
+    /// It imports much before it listens.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    static MOTO: OnceCell<(String, Child)> = OnceCell::const_new();
+    let start = || async {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
+        let mut child = Command::new("sh")
+            .args(["-c", r#""$0" -H 127.0.0.1 -p "$1" >/dev/null 2>&1 & cat; kill "$!""#])
+            .arg(python().with_file_name("moto_server"))
+            .arg(port.to_string())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let listening = async {
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+                assert!(child.try_wait().unwrap().is_none(), "moto_server ended before it listened");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, listening).await.expect("moto_server does not listen");
+        (format!("http://127.0.0.1:{port}"), child)
+    };
+    &MOTO.get_or_init(start).await.0
+}
+
+/// The masq binary, in an environment of its own with credentials that any stand-in takes.
+pub fn masq(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_masq"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_REGION", "eu-west-1")
+        .env("MASQ_LISTEN", "off")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end: exit code, stdout, stderr.
+pub async fn finish(mut command: Command) -> (i32, String, String) {
+    let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// Asks again until the answer is yes; fails when it takes too long.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    let asking = async {
+        while !ask().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
 /// New keys, in a directory that goes with them.
 pub struct Keys {
     /// The directory.
@@ -125,6 +210,16 @@ impl Keys {
         let directory = TempDir::new().unwrap();
         keyring::create(&directory.path().join("keys"), None).unwrap();
         Self { directory }
+    }
+
+    /// The token root in hexadecimal digits, as reference.py takes it.
+    pub fn token_root(&self) -> String {
+        use base64::Engine as _;
+        let file = std::fs::read_to_string(self.path().join("token.key")).unwrap();
+        let line = file.lines().rfind(|line| !line.is_empty() && !line.starts_with('#')).unwrap();
+        let root = base64::engine::general_purpose::STANDARD.decode(line).unwrap();
+        assert_eq!(root.len(), 32);
+        root.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Where the files are.

@@ -49,7 +49,7 @@ const BATCH: usize = 10;
 
 /// How long a batch is tried again while the queue is away. Longer hides that nothing happens, shorter gives up on a
 /// restart.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How many refused messages are named. The rest is counted: a wrong file would name all its lines.
 const NAMED: usize = 20;
@@ -106,7 +106,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     tally.say(context, progress.finish());
     match tally.failure {
         Some(failure) => Err(failure),
-        None if stop.gently.has_started() => Ok(Exit::Unfinished),
+        None if stop.gently.has_started() => Err(Failure::new(Exit::Unfinished, "stopped before everything was sent")),
         None if tally.unsent > 0 => Ok(Exit::Rejects),
         None => Ok(Exit::Done),
     }
