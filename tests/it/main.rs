@@ -7,6 +7,8 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod scene;
+mod scripted;
 mod source;
 mod stage;
 mod support;
@@ -19,4 +21,5 @@ mod local_queue;
 mod messages;
 mod pipeline;
 mod postgres;
+mod tables;
 mod run;

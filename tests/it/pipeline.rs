@@ -14,7 +14,10 @@ use masq::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::stage::{QueueFault, Stage, VISIBILITY};
+use crate::{
+    scripted::QueueFault,
+    stage::{Stage, VISIBILITY},
+};
 
 /// Refuses rows of these users, as a constraint would.
 const POISON: &str = "poison";
