@@ -7,7 +7,10 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod scene;
+mod scripted;
 mod source;
+mod stage;
 mod support;
 
 mod compile_fail;
@@ -19,7 +22,9 @@ mod demo;
 mod leaks;
 mod local_queue;
 mod messages;
+mod pipeline;
 mod postgres;
 mod refusals;
 mod run;
 mod second_opinions;
+mod tables;

@@ -47,21 +47,23 @@ struct Cluster {
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 static DATABASES: AtomicUsize = AtomicUsize::new(0);
 
+impl Cluster {
+    async fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("masq-test-").tempdir_in("/tmp").unwrap();
+        let options = Options {
+            directory: directory.path().join("cluster"),
+            path: std::env::var("PATH").ok(),
+            port: Some(0),
+            settings: vec![("max_connections".into(), "300".into())],
+            ..Options::default()
+        };
+        let server = PrivatePostgres::start(&options).await.expect("a private PostgreSQL starts");
+        Self { server, _directory: directory }
+    }
+}
+
 async fn cluster() -> &'static Cluster {
-    CLUSTER
-        .get_or_init(|| async {
-            let directory = tempfile::Builder::new().prefix("masq-test-").tempdir_in("/tmp").unwrap();
-            let options = Options {
-                directory: directory.path().join("cluster"),
-                path: std::env::var("PATH").ok(),
-                port: Some(0),
-                settings: vec![("max_connections".into(), "300".into())],
-                ..Options::default()
-            };
-            let server = PrivatePostgres::start(&options).await.expect("a private PostgreSQL starts");
-            Cluster { server, _directory: directory }
-        })
-        .await
+    CLUSTER.get_or_init(Cluster::start).await
 }
 
 /// A database of a test's own.
@@ -70,6 +72,7 @@ pub struct Database {
     pub url: String,
     /// The same over TCP, with a password.
     pub tcp_url: String,
+    _cluster: Option<Cluster>,
 }
 
 impl Database {
@@ -78,13 +81,20 @@ impl Database {
         Self::create_on(&cluster().await.server).await
     }
 
+    /// A new, empty one on a cluster of its own, for a test that changes the server's settings.
+    pub async fn alone() -> Self {
+        let cluster = Cluster::start().await;
+        let database = Self::create_on(&cluster.server).await;
+        Self { _cluster: Some(cluster), ..database }
+    }
+
     async fn create_on(server: &PrivatePostgres) -> Self {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let session = session(&server.conninfo()).await;
         session.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let url = server.conninfo().strip_suffix("/postgres").map(|server| format!("{server}/{name}")).unwrap();
         let tcp_url = server.tcp_conninfo().unwrap().strip_suffix("/postgres").map(|server| format!("{server}/{name}"));
-        Self { url, tcp_url: tcp_url.unwrap() }
+        Self { url, tcp_url: tcp_url.unwrap(), _cluster: None }
     }
 
     /// A session with it.
@@ -118,7 +128,7 @@ impl Database {
 pub fn connector(url: &str) -> Connector {
     let timeouts = Timeouts {
         connect: Duration::from_secs(10),
-        lock: Duration::from_secs(3),
+        lock: Duration::from_secs(1),
         statement: Duration::from_secs(30),
         idle_in_transaction: Duration::from_secs(10),
     };
