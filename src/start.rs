@@ -33,6 +33,9 @@ use crate::{
 /// How long a message is hidden from others where neither the configuration nor the queue says: SQS's own default.
 const VISIBILITY: Duration = Duration::from_secs(30);
 
+/// The shortest time for which one is hidden, whatever the queue says: extending it is not to become all the work.
+const SHORTEST_VISIBILITY: Duration = Duration::from_secs(2);
+
 /// Why nothing was started.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -156,9 +159,12 @@ pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), Start
         }
         let create = migrations::create_table(&config.table, &config.columns);
         if crate::db::catalog::table(session, &config.table).await?.is_none() {
-            let created = session.batch_execute(&create).await;
-            created.map_err(|error| DbError::new("creating the target table", &error))?;
-            tracing::info!(table = config.table.name, "created the target table");
+            match session.batch_execute(&create).await {
+                Ok(()) => tracing::info!(table = config.table.name, "created the target table"),
+                // IF NOT EXISTS does not keep two at once from failing over each other's names.
+                Err(_) if crate::db::catalog::table(session, &config.table).await?.is_some() => {}
+                Err(error) => return Err(DbError::new("creating the target table", &error)),
+            }
         }
         Ok::<_, DbError>(())
     };
@@ -196,7 +202,7 @@ pub fn workers<Q: Queue>(
     (visibility, options): (Option<Duration>, Options),
 ) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
     let decoder = Arc::new(decoder(config, &ready.stored));
-    let visibility = config.queue.visibility.or(visibility).unwrap_or(VISIBILITY);
+    let visibility = config.queue.visibility.or(visibility).unwrap_or(VISIBILITY).max(SHORTEST_VISIBILITY);
     let max_bytes = config.queue.max_in_flight_bytes / config.database.connections as u64;
     (0..config.database.connections)
         .map(|_| {

@@ -1,7 +1,7 @@
 //! Asks PostgreSQL for what the judgements of [`crate::check`] are about. Nothing here changes anything, except
 //! [`claim_keys`], which only a start calls.
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     DbError, Session,
@@ -114,14 +114,19 @@ async fn other_keys(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, D
 /// # Errors
 /// If the database refuses.
 pub async fn claim_keys(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, DbError> {
-    for (name, value, _) in key_checks(keys) {
-        let known = "SELECT 1 FROM masq.key_checks WHERE name = $1";
-        let insert = "INSERT INTO masq.key_checks (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        let failed = |error| DbError::new("noting the keys", &error);
-        // Asked first: a login that may only read passes once the keys are known.
-        if session.query_typed_opt(known, &[(&name, Type::TEXT)]).await.map_err(failed)?.is_none() {
-            session.execute_typed(insert, &[(&name, Type::TEXT), (&value, Type::BYTEA)]).await.map_err(failed)?;
-        }
+    let failed = |error| DbError::new("noting the keys", &error);
+    let (names, values): (Vec<String>, Vec<Vec<u8>>) =
+        key_checks(keys).into_iter().map(|(name, value, _)| (name, value)).unzip();
+    // Asked first: a login that may only read passes once the keys are known.
+    let known = "SELECT count(*) FROM masq.key_checks WHERE name = ANY ($1)";
+    let row = session.query_typed_one(known, &[(&names, Type::TEXT_ARRAY)]).await.map_err(failed)?;
+    let known: i64 = row.try_get(0).map_err(failed)?;
+    if usize::try_from(known) != Ok(names.len()) {
+        // All in one statement: of two workers with different keys one claims everything and the other nothing.
+        let insert = "INSERT INTO masq.key_checks (name, value) SELECT * FROM unnest($1::text[], $2::bytea[]) \
+                      ON CONFLICT DO NOTHING";
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&values, Type::BYTEA_ARRAY)];
+        session.execute_typed(insert, &parameters).await.map_err(failed)?;
     }
     other_keys(session, keys).await
 }

@@ -49,8 +49,10 @@ async fn delete<Q: Queue>(queue: &Q, mut receipts: Vec<Receipt>, metrics: &Metri
                 receipts = failed.into_iter().map(|at| receipts[at].clone()).collect();
                 metrics.deleted.inc_by((before - receipts.len()) as u64);
             }
-            Err(error @ QueueError::Denied { .. }) => return Err(error),
-            Err(error) if last => return Err(error),
+            Err(error) if last || matches!(error, QueueError::Denied { .. }) => {
+                metrics.delete_failures.inc_by(receipts.len() as u64);
+                return Err(error);
+            }
             Err(error) => tracing::debug!(%error, "delete failed, trying again"),
         }
         if last {
@@ -71,7 +73,7 @@ async fn give_back<Q: Queue>(queue: &Q, unsettled: Vec<Unsettled>) {
         by_attempt.entry(attempt.min(10)).or_default().push(receipt);
     }
     for (attempt, receipts) in by_attempt {
-        let rest = Duration::from_secs(1 << (attempt - 1).min(9)).min(LONGEST_REST);
+        let rest = Duration::from_secs(1 << attempt.saturating_sub(1).min(9)).min(LONGEST_REST);
         if let Err(error) = queue.extend(&receipts, rest).await {
             tracing::debug!(%error, "could not give messages back; they come again when their visibility ends");
         }

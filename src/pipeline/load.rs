@@ -67,18 +67,16 @@ pub struct Judge<'a> {
 /// Writes a batch, however long that takes; gives up only when told to stop.
 pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdown: &Shutdown) -> Loaded {
     let outcomes = vec![None; batch.len()];
-    let mut load = Load { sink, batch, outcomes, judge, shutdown, backoff: new_backoff(), doubted: false };
+    let mut load = Load { sink, batch, outcomes, judge, shutdown, backoff: new_backoff(), sound: false };
     load.set_late_aside();
     let whole = 0..load.batch.len();
     let mut refused = load.write(Vec::from([whole])).await;
     while !refused.is_empty() {
-        if load.is_table_sound(&refused) {
-            refused = load.condemn(refused).await;
-        } else if load.doubt_table(&refused).await {
-            refused = load.write(refused.iter().map(|refused| refused.at..refused.at + 1).collect()).await;
+        refused = if load.is_table_sound(&refused) {
+            load.condemn(refused).await
         } else {
-            break;
-        }
+            load.wait_for_sound_table(refused).await
+        };
     }
     load.finish()
 }
@@ -98,14 +96,21 @@ struct Load<'a, S> {
     judge: Judge<'a>,
     shutdown: &'a Shutdown,
     backoff: Backoff,
-    /// Whether the table has refused all of this batch before.
-    doubted: bool,
+    /// Whether the table is known to take rows while this batch is written: only then is a refused row itself at fault.
+    sound: bool,
 }
 
-/// An entry whose row the table refuses, and with which SQLSTATE.
+/// An entry whose row the table refuses, with which SQLSTATE, and because of which constraint or column.
 struct Refused {
     at: usize,
     sqlstate: String,
+    place: String,
+}
+
+impl Refused {
+    fn part(&self) -> Range<usize> {
+        self.at..self.at + 1
+    }
 }
 
 impl<S: Sink> Load<'_, S> {
@@ -119,8 +124,7 @@ impl<S: Sink> Load<'_, S> {
             match self.sink.write(&self.batch, part.clone()).await {
                 Ok(outcomes) => self.record(part, outcomes),
                 Err(SinkError::Refused { sqlstate, place }) if part.len() == 1 => {
-                    tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row");
-                    refused.push(Refused { at: part.start, sqlstate });
+                    refused.push(Refused { at: part.start, sqlstate, place });
                 }
                 Err(SinkError::Refused { .. } | SinkError::TooSlow(_)) if part.len() > 1 => parts.extend(halves(part)),
                 Err(error) => {
@@ -140,6 +144,7 @@ impl<S: Sink> Load<'_, S> {
             outcome == Outcome::Written && matches!(self.batch.entries[at].verdict, Verdict::Row(_))
         });
         if written {
+            self.sound = true;
             self.judge.status.rows_flow(true);
         }
         self.judge.status.clear(Trouble::Database);
@@ -156,28 +161,47 @@ impl<S: Sink> Load<'_, S> {
     }
 
     /// Whether refused rows may become dead letters: only if the table takes others, for a table that takes nothing is
-    /// at fault itself. A single message on a quiet queue is judged by the rows before it, several by a row after them.
+    /// at fault itself. Dead letters and duplicates prove nothing of it. A row written before this batch vouches for
+    /// the table against a single refused message, and only against one: a second in a row is a doubt.
     fn is_table_sound(&self, refused: &[Refused]) -> bool {
-        let few = refused.len() == 1 || self.doubted;
-        self.outcomes.iter().any(Option::is_some) || (few && self.judge.status.do_rows_flow())
+        self.sound || (refused.len() == 1 && self.judge.status.do_rows_flow())
     }
 
-    /// Stops the line for a while. `false`: it is time to stop instead.
-    async fn doubt_table(&mut self, refused: &[Refused]) -> bool {
-        self.doubted = true;
+    /// Stops the line until the table takes a row again, one of these or another worker's; then tries all of these
+    /// again, since they may have been refused for the table's fault. One is tried at a time: a table that takes
+    /// nothing should not have to refuse thousands a second.
+    async fn wait_for_sound_table(&mut self, mut refused: Vec<Refused>) -> Vec<Refused> {
         self.judge.status.rows_flow(false);
-        let sqlstate = &refused[0].sqlstate;
+        let Refused { sqlstate, place, .. } = &refused[0];
         let error = SinkError::Misconfigured(format!(
-            "the table refuses every row (SQLSTATE {sqlstate}); nothing becomes a dead letter until it takes one: look \
-             at its constraints and triggers"
+            "the table refuses every row (SQLSTATE {sqlstate}{place}); nothing becomes a dead letter until it takes one: \
+             look at its constraints and triggers"
         ));
-        self.wait_out(&error).await
+        while !self.sound {
+            if !self.wait_out(&error).await {
+                return Vec::new();
+            }
+            self.sound = self.judge.status.do_rows_flow();
+            if !self.sound {
+                refused.rotate_left(1);
+                self.write(Vec::from([refused[0].part()])).await;
+                refused.retain(|refused| self.outcomes[refused.at].is_none());
+            }
+            if refused.is_empty() {
+                return refused;
+            }
+        }
+        self.write(refused.iter().map(Refused::part).collect()).await
     }
 
     /// Makes dead letters of refused rows.
     async fn condemn(&mut self, refused: Vec<Refused>) -> Vec<Refused> {
-        let parts = refused.iter().map(|refused| refused.at..refused.at + 1).collect();
-        for Refused { at, sqlstate } in refused {
+        if !self.sound {
+            self.judge.status.rows_flow(false);
+        }
+        let parts = refused.iter().map(Refused::part).collect();
+        for Refused { at, sqlstate, place } in refused {
+            tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; it becomes a dead letter");
             self.make_dead(at, Reason::DbRejected(sqlstate));
         }
         self.write(parts).await

@@ -103,8 +103,9 @@ impl Masker {
 /// Masks a batch and puts it in the order in which it is written: by key, of two deliveries of a message the newer.
 pub fn mask(mut decoded: Vec<Decoded>, masker: &mut Masker) -> Batch {
     let received = decoded.len();
-    // Stable, so of equal keys the one received last stays last; reversing lets dedup keep it.
-    decoded.sort_by_key(|decoded| decoded.message.key);
+    // Concurrent polls answer in any order: the delivery counted last is the newest, of equal counts the one received
+    // last, since the sort is stable. Reversing lets dedup keep it.
+    decoded.sort_by_key(|decoded| (decoded.message.key, decoded.message.attempt));
     decoded.reverse();
     decoded.dedup_by_key(|decoded| decoded.message.key);
     decoded.reverse();

@@ -81,7 +81,7 @@ impl Status {
         self.rows_flow.store(flow, Ordering::Relaxed);
     }
 
-    /// Whether the table has taken a row since it was last doubted.
+    /// Whether the table has taken a row since that was last doubted or relied upon.
     pub fn do_rows_flow(&self) -> bool {
         self.rows_flow.load(Ordering::Relaxed)
     }

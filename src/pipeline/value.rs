@@ -22,12 +22,19 @@ pub struct Limits {
     version_is_number: bool,
     /// Whether a number is stored in four bytes.
     single_precision: bool,
+    /// Whether a number is stored digit by digit.
+    numeric: bool,
 }
 
 impl Limits {
     /// Anything goes.
-    pub const NONE: Self =
-        Self { characters: None, integers: (i64::MIN, i64::MAX), version_is_number: false, single_precision: false };
+    pub const NONE: Self = Self {
+        characters: None,
+        integers: (i64::MIN, i64::MAX),
+        version_is_number: false,
+        single_precision: false,
+        numeric: false,
+    };
 
     /// The limits of a column of this type. An original is held to the column's length even where a token of 64
     /// characters will stand there instead: what is too long for the plain column is too long for the masked one.
@@ -47,6 +54,7 @@ impl Limits {
             integers,
             version_is_number: matches!(stored, ColumnType::Integer | ColumnType::BigInt),
             single_precision: stored == ColumnType::Real,
+            numeric: stored == ColumnType::Numeric,
         }
     }
 }
@@ -118,7 +126,19 @@ fn number(text: &str, limits: &Limits) -> Result<f64, Reason> {
     text.parse::<f64>()
         .ok()
         .filter(|value| value.is_finite() && !(limits.single_precision && (*value as f32).is_infinite()))
+        .filter(|_| !limits.numeric || fits_numeric(text))
         .ok_or(Reason::NumberOutOfRange)
+}
+
+/// Whether PostgreSQL's `numeric_recv` takes a number: at most 16,383 decimal places and 3,000 groups of four digits,
+/// here a little fewer, whatever their place about the point. More it would call a broken protocol.
+fn fits_numeric(text: &str) -> bool {
+    const DIGITS: usize = 11_900;
+    const PLACES: i32 = 16_383;
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let fraction = mantissa.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let (Ok(exponent), Ok(fraction)) = (exponent.parse::<i32>(), i32::try_from(fraction)) else { return false };
+    mantissa.len() <= DIGITS && (-PLACES..=PLACES).contains(&exponent) && fraction - exponent <= PLACES
 }
 
 /// A whole number in place of a version is its major part: the one thing that is read in two forms.

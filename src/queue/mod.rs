@@ -16,6 +16,10 @@ use uuid::Uuid;
 
 use crate::pii::Pii;
 
+/// The last millisecond of the year 9999, counted from 1970-01-01 UTC: later no day has eight digits, by which the
+/// ledger's partitions are named.
+const LAST_MS: i64 = 253_402_300_799_999;
+
 /// What a message is known by: SQS's SentTimestamp and MessageId, both the same in every delivery of it.
 ///
 /// The order (time first) is the order in which batches are written, so that two workers take the same locks in the
@@ -39,7 +43,7 @@ impl Key {
             bytes.copy_from_slice(&digest[..16]);
             Uuid::from_bytes(bytes)
         });
-        Self { sent_at: sent_at.max(0), id }
+        Self { sent_at: if (0..=LAST_MS).contains(&sent_at) { sent_at } else { 0 }, id }
     }
 }
 

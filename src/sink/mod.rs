@@ -4,6 +4,7 @@
 //! a [`Batch`], or nothing. [`postgres`] is PostgreSQL, [`memory`] keeps tables in memory for tests of the pipeline.
 
 pub mod copy;
+pub mod dead_letters;
 pub mod ledger;
 pub mod memory;
 pub mod postgres;

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::{Error, Statement, types::Type};
+use tokio_postgres::{Error, Statement};
 
 use crate::{
     db::{
@@ -25,7 +25,7 @@ use crate::{
     },
     event::Reason,
     queue::Key,
-    sink::{Batch, DeadLetter, Entry, Outcome, Sink, SinkError, Verdict, copy, ledger},
+    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, copy, dead_letters, ledger},
 };
 
 /// For how many batches the safe way is taken after a copy was aborted. More would pay its price (about 1.5 times the
@@ -55,7 +55,6 @@ pub struct PostgresSink {
     open: Option<Open>,
     oldest: i64,
     safe_batches: u32,
-    epoch: Option<uuid::Uuid>,
 }
 
 /// A session and the statements prepared on it.
@@ -64,6 +63,8 @@ struct Open {
     copy_ledger: Statement,
     copy_rows: Statement,
     kept_at: Instant,
+    /// The epoch whose header this session has written. Not the sink's: after a failover the header may be gone.
+    epoch: Option<uuid::Uuid>,
 }
 
 type Written = Result<Vec<Outcome>, WriteError>;
@@ -71,6 +72,8 @@ type Written = Result<Vec<Outcome>, WriteError>;
 enum WriteError {
     /// PostgreSQL or the driver said no.
     Database(Error),
+    /// It said no to the rows, or to the COMMIT, where deferred constraints speak. Nowhere else can a row be at fault.
+    Rows(Error),
     /// The COMMIT went through here but may not have reached the standby that it should have waited for.
     NotReplicated,
     /// The table took fewer rows than it was given.
@@ -88,7 +91,7 @@ impl From<Error> for WriteError {
 impl PostgresSink {
     /// A sink without a session yet. `oldest`: what the ledger remembers, as the start-up found it.
     pub fn new(target: Arc<Target>, oldest: i64) -> Self {
-        Self { target, open: None, oldest, safe_batches: 0, epoch: None }
+        Self { target, open: None, oldest, safe_batches: 0 }
     }
 
     async fn open(&mut self) -> Result<&mut Open, SinkError> {
@@ -103,9 +106,9 @@ impl PostgresSink {
                 let oldest = ledger::keep_partitions(&session, self.target.retention).await?;
                 Ok::<_, Error>((copy_ledger, copy_rows, oldest))
             };
-            let (copy_ledger, copy_rows, oldest) = prepared.await.map_err(|error| self.explain(&error))?;
+            let (copy_ledger, copy_rows, oldest) = prepared.await.map_err(|error| self.explain_own(&error))?;
             self.oldest = oldest;
-            self.open = Some(Open { session, copy_ledger, copy_rows, kept_at: Instant::now() });
+            self.open = Some(Open { session, copy_ledger, copy_rows, kept_at: Instant::now(), epoch: None });
         }
         self.open.as_mut().ok_or_else(|| SinkError::Unavailable("the session is gone".to_owned()))
     }
@@ -119,29 +122,20 @@ impl PostgresSink {
         }
         open.kept_at = Instant::now();
         let oldest = ledger::keep_partitions(&open.session, retention).await;
-        self.oldest = oldest.map_err(|error| self.explain(&error))?;
+        self.oldest = oldest.map_err(|error| self.explain_own(&error))?;
         Ok(())
     }
 
     /// The header of an epoch is durable before anything sealed under its key is.
     async fn keep_epoch(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        if self.epoch == Some(batch.epoch.id) {
+        let open = self.open().await?;
+        if open.epoch == Some(batch.epoch.id) {
             return Ok(());
         }
-        let header = &batch.epoch;
-        let started = ledger::time_of(Key { sent_at: header.started_at, id: header.id });
-        let insert = "INSERT INTO masq.epochs (id, started_at, recipient, wrapped) VALUES ($1, $2, $3, $4) \
-                      ON CONFLICT DO NOTHING";
-        let recipient = header.recipient.as_slice();
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
-            (&header.id, Type::UUID),
-            (&started, Type::TIMESTAMPTZ),
-            (&recipient, Type::BYTEA),
-            (&header.wrapped, Type::BYTEA),
-        ];
-        let done = self.open().await?.session.execute_typed(insert, &parameters).await;
-        done.map_err(|error| self.explain(&error))?;
-        self.epoch = Some(header.id);
+        match dead_letters::keep_epoch(&open.session, &batch.epoch).await {
+            Ok(()) => open.epoch = Some(batch.epoch.id),
+            Err(error) => return Err(self.explain_own(&error)),
+        }
         Ok(())
     }
 
@@ -167,6 +161,17 @@ impl PostgresSink {
                 self.open = None;
                 SinkError::Unavailable(sqlstate::describe(error))
             }
+        }
+    }
+
+    /// The same for statements that write none of the target's rows: no message can be at fault there.
+    fn explain_own(&mut self, error: &Error) -> SinkError {
+        match self.explain(error) {
+            SinkError::Refused { .. } => {
+                self.open = None;
+                SinkError::Misconfigured(format!("masq's own tables: {}", sqlstate::describe(error)))
+            }
+            other => other,
         }
     }
 }
@@ -215,21 +220,12 @@ impl PostgresSink {
     async fn write_with(&mut self, batch: &Batch, entries: &[Entry], way: Way) -> Written {
         let target = Arc::clone(&self.target);
         let open = self.open().await.map_err(WriteError::Unreachable)?;
-        open.session.batch_execute("BEGIN").await?;
-        let done = match way {
-            Way::Fast => open.copy_all(&target, batch, entries).await,
-            Way::Safe => open.copy_new(&target, batch, entries).await,
-        };
-        match done {
-            Ok(outcomes) => open.commit().await.map(|()| outcomes),
-            Err(error) => {
-                // If even this fails the session is lost, and with it the transaction.
-                if open.session.batch_execute("ROLLBACK").await.is_err() {
-                    self.open = None;
-                }
-                Err(error)
-            }
+        let written = open.transact(&target, batch, entries, way).await;
+        // If even the ROLLBACK fails the session is lost, and with it the transaction.
+        if written.is_err() && open.session.batch_execute("ROLLBACK").await.is_err() {
+            self.open = None;
         }
+        written
     }
 
     async fn settle(&mut self, written: Written, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
@@ -245,7 +241,8 @@ impl PostgresSink {
                 self.target.table.name
             ))),
             Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,
-            Err(WriteError::Database(error)) => Err(self.explain(&error)),
+            Err(WriteError::Database(error)) => Err(self.explain_own(&error)),
+            Err(WriteError::Rows(error)) => Err(self.explain(&error)),
         }
     }
 
@@ -257,19 +254,34 @@ impl PostgresSink {
             ledger::make_days(&open.session, &keyed).await?;
             ledger::oldest(&open.session).await
         };
-        self.oldest = found.await.map_err(|error| self.explain(&error))?;
+        self.oldest = found.await.map_err(|error| self.explain_own(&error))?;
         Err(SinkError::Unavailable("a partition of the ledger was missing".to_owned()))
     }
 }
 
 impl Open {
+    async fn transact(&self, target: &Target, batch: &Batch, entries: &[Entry], way: Way) -> Written {
+        self.session.batch_execute("BEGIN").await?;
+        let outcomes = match way {
+            Way::Fast => self.copy_all(target, batch, entries).await?,
+            Way::Safe => self.copy_new(target, batch, entries).await?,
+        };
+        if outcomes.contains(&Outcome::Duplicate) {
+            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
+            // earlier transaction yet.
+            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
+        }
+        self.commit().await?;
+        Ok(outcomes)
+    }
+
     /// Claims every key and copies every row; a key that is there already aborts all.
     async fn copy_all(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Written {
         let keyed = || entries.iter().filter(|entry| !is_late(entry));
         self.copy(&self.copy_ledger, ledger::tuples(keyed())).await?;
         self.write_rows(batch, entries).await?;
-        self.write_dead(target, batch.epoch.id, keyed()).await?;
-        let late = self.write_dead(target, batch.epoch.id, entries.iter().filter(|entry| is_late(entry))).await?;
+        self.write_dead(target, batch, keyed()).await?;
+        let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
         Ok(entries.iter().map(|entry| outcome(!is_late(entry) || late.contains(&entry.message.key))).collect())
     }
 
@@ -279,13 +291,8 @@ impl Open {
         let new = ledger::claim(&self.session, &keyed).await?;
         let is_new = |entry: &&Entry| new.contains(&entry.message.key);
         self.write_rows(batch, entries.iter().filter(is_new)).await?;
-        self.write_dead(target, batch.epoch.id, entries.iter().filter(is_new)).await?;
-        let late = self.write_dead(target, batch.epoch.id, entries.iter().filter(|entry| is_late(entry))).await?;
-        if new.len() < keyed.len() {
-            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
-            // earlier transaction yet.
-            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
-        }
+        self.write_dead(target, batch, entries.iter().filter(is_new)).await?;
+        let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
         Ok(entries.iter().map(|entry| outcome(is_new(&entry) || late.contains(&entry.message.key))).collect())
     }
 
@@ -307,7 +314,7 @@ impl Open {
             return Ok(());
         }
         tuples.extend_from_slice(copy::TRAILER);
-        let copied = self.copy(&self.copy_rows, tuples).await?;
+        let copied = self.copy(&self.copy_rows, tuples).await.map_err(WriteError::Rows)?;
         if copied == rows { Ok(()) } else { Err(WriteError::RowsVanished) }
     }
 
@@ -318,45 +325,18 @@ impl Open {
         sink.finish().await
     }
 
-    /// Writes the dead letters among these entries and answers the keys of those that were not there yet.
     async fn write_dead<'a>(
         &self,
         target: &Target,
-        epoch: uuid::Uuid,
+        batch: &Batch,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> Result<HashSet<Key>, Error> {
-        const INSERT: &str = "INSERT INTO masq.dead_letters \
-             (sent_at, message_id, reason, queue, receive_count, body_bytes, epoch, sealed, subject_tag) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
-        let mut written = HashSet::new();
-        for entry in entries {
-            let Verdict::Dead(DeadLetter { reason, sealed, subject }) = &entry.verdict else { continue };
-            let key = entry.message.key;
-            let (sent, reason) = (ledger::time_of(key), reason.to_string());
-            let attempt = i32::try_from(entry.message.attempt).unwrap_or(i32::MAX);
-            let length = i32::try_from(entry.message.body_len()).unwrap_or(i32::MAX);
-            let subject = subject.as_ref().map(|tag| tag.0.as_slice());
-            let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 9] = [
-                (&sent, Type::TIMESTAMPTZ),
-                (&key.id, Type::UUID),
-                (&reason, Type::TEXT),
-                (&target.queue, Type::TEXT),
-                (&attempt, Type::INT4),
-                (&length, Type::INT4),
-                (&epoch, Type::UUID),
-                (&sealed.0, Type::BYTEA),
-                (&subject, Type::BYTEA),
-            ];
-            if self.session.execute_typed(INSERT, &parameters).await? == 1 {
-                written.insert(key);
-            }
-        }
-        Ok(written)
+        dead_letters::write(&self.session, &target.queue, batch.epoch.id, entries).await
     }
 
-    async fn commit(&mut self) -> Result<(), WriteError> {
+    async fn commit(&self) -> Result<(), WriteError> {
         self.session.take_warnings();
-        self.session.batch_execute("COMMIT").await?;
+        self.session.batch_execute("COMMIT").await.map_err(WriteError::Rows)?;
         if self.session.take_warnings() == 0 { Ok(()) } else { Err(WriteError::NotReplicated) }
     }
 }

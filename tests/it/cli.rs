@@ -103,6 +103,21 @@ fn flag_beats_variable_beats_file_and_an_empty_variable_is_none() {
 }
 
 #[test]
+fn a_relative_path_starts_at_the_file_that_says_so() {
+    let here = directory();
+    fs::create_dir(here.path().join("etc")).unwrap();
+    for (config, keys) in [("etc/a.toml", None), ("etc/b.toml", Some("elsewhere")), ("c.toml", Some("of-c"))] {
+        let keys: Vec<_> = keys.into_iter().flat_map(|keys| ["--keys", keys]).collect();
+        let made = run(&here, &[&["-c", config, "init", "--no-passphrase"], &keys[..]].concat());
+        assert_eq!(made.code, 0, "{}", made.err);
+        let shown = run(&here, &["-c", config, "keys", "status"]);
+        assert_eq!(shown.code, 0, "{config}: {}", shown.out);
+    }
+    let made = ["etc/keys", "elsewhere", "of-c"].map(|keys| here.path().join(keys).join("token.key").exists());
+    assert_eq!(made, [true; 3]);
+}
+
+#[test]
 fn a_mistake_outside_of_the_file_is_named_by_flag_or_variable() {
     let here = directory();
     let variable = said(masq(here.path(), &["send", "--generate", "1"]).env("MASQ_QUEUE_URL", "ftp://q"));

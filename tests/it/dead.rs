@@ -3,16 +3,13 @@
 use std::process::Output;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use masq::{
-    queue::memory::{MemoryQueues, Settings},
-    vault::keyring,
-};
+use masq::vault::keyring;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    postgres::drain,
-    support::{Database, Keys, config, login, masq, shared},
+    scene::Scene,
+    support::{Database, Keys, login, masq, shared},
 };
 
 /// No JSON, no UTF-8, an escape for terminals, and line ends that somebody might trim.
@@ -20,13 +17,12 @@ const ODD: &[u8] = b"\n {\"ip\": \x1b[2J\xff 199.172.111.135\r\n\n";
 
 /// A database with the dead letters of these messages.
 async fn loaded(keys: &Keys, bodies: &[&[u8]]) -> Database {
-    let database = Database::create().await;
-    let queue = MemoryQueues::new().create("login-queue", Settings::default()).unwrap();
+    let scene = Scene { shared: shared(keys), ..Scene::new().await };
     for body in bodies {
-        queue.send(body.to_vec());
+        scene.queue.inner.send(body.to_vec());
     }
-    drain(&queue, &database, &config(), &shared(keys)).await;
-    database
+    scene.settle().await;
+    scene.database
 }
 
 /// Calls `masq dead` and answers exit code, stdout and stderr.

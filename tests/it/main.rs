@@ -7,7 +7,10 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod scene;
+mod scripted;
 mod source;
+mod stage;
 mod support;
 
 mod compile_fail;
@@ -16,7 +19,14 @@ mod tidy;
 
 mod cli;
 mod dead;
+mod demo;
+mod leaks;
 mod local_queue;
 mod messages;
+mod pipeline;
 mod postgres;
 mod preview;
+mod refusals;
+mod run;
+mod second_opinions;
+mod tables;

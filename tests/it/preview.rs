@@ -3,16 +3,16 @@
 use std::{fs, net::Ipv4Addr, path::Path};
 
 use masq::{
-    config::Config,
+    config::{Config, Sources},
     local::sqs::SqsServer,
-    queue::memory::{MemoryQueue, MemoryQueues, Settings},
+    queue::memory::{MemoryQueues, Settings},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    postgres::drain,
-    support::{Database, Keys, config, config_of, login, masq, shared},
+    scene::Scene,
+    support::{Keys, config, login, masq, shared},
 };
 
 /// What one call came to.
@@ -50,20 +50,19 @@ fn base() -> Vec<u8> {
 }
 
 /// What the pipeline makes of a message: its row, each value as text, by the names of `columns`.
-async fn row(body: &[u8], config: &Config, keys: &Keys, columns: &str) -> Value {
-    let database = Database::create().await;
-    let queue: MemoryQueue = MemoryQueues::new().create("q", Settings::default()).unwrap();
-    queue.send(body.to_vec());
-    drain(&queue, &database, config, &shared(keys)).await;
-    let sql =
-        format!("SET timezone = 'UTC'; SELECT to_json(row) FROM (SELECT {columns} FROM {}) row", config.table.name);
-    serde_json::from_str(&database.query(&sql).await.remove(0)).unwrap()
+async fn row(body: &[u8], config: Config, keys: &Keys, columns: &str) -> Value {
+    let scene = Scene { shared: shared(keys), ..Scene::with(config).await };
+    scene.queue.inner.send(body.to_vec());
+    scene.settle().await;
+    let table = &scene.config.table.name;
+    let sql = format!("SET timezone = 'UTC'; SELECT to_json(row) FROM (SELECT {columns} FROM {table}) row");
+    serde_json::from_str(&scene.database.query(&sql).await.remove(0)).unwrap()
 }
 
 #[tokio::test]
 async fn it_shows_the_row_that_the_table_gets() {
     let (keys, here) = (Keys::create(), messages(&base()));
-    let row = row(&base(), &config(), &keys, "*").await;
+    let row = row(&base(), config(), &keys, "*").await;
     let shown = preview(&here, &["messages", "--json", "--keys", keys.path().to_str().unwrap()]);
     assert_eq!(shown.json(), [json!({"line": 1, "verdict": "row", "columns": row})]);
     assert_eq!(shown.err, "1 row and 0 dead letters\n");
@@ -105,7 +104,9 @@ async fn every_type_is_shown_as_postgresql_shows_it() {
     let columns = "t, s::text, i::text, b::text, r::text, d::text, n::text, e::text, o::text, da::text, ts::text, \
         tz::text, u::text, abbrev(a) AS a, p::text, q, j::text, k::text, x::text, y";
     let (keys, here) = (Keys::create(), messages(body.as_bytes()));
-    let row = row(body.as_bytes(), &config_of(file), &keys, columns).await;
+    let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
+    let config = Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"));
+    let row = row(body.as_bytes(), config, &keys, columns).await;
     fs::write(here.path().join("masq.toml"), file).unwrap();
     let shown = preview(&here, &["messages", "--json", "--keys", keys.path().to_str().unwrap()]).json();
     assert_eq!(shown, [json!({"line": 1, "verdict": "row", "columns": row})]);

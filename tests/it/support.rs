@@ -1,8 +1,12 @@
-//! What the tests stand on: a PostgreSQL cluster for all of them with a database for each, keys, sample messages.
+//! What the tests stand on: one PostgreSQL cluster with a database for each test, one moto, keys, the masq binary.
+//!
+//! Cluster and moto are shared by all tests of this process and end with it, however it ends: each has a watchdog that
+//! waits for the end of a pipe.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +24,12 @@ use masq::{
     vault::keyring::{self, KeyRing},
 };
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    sync::OnceCell,
+};
 
 /// The body of a good login.
 pub fn login(user: &str, ip: &str) -> String {
@@ -38,38 +47,54 @@ struct Cluster {
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 static DATABASES: AtomicUsize = AtomicUsize::new(0);
 
+impl Cluster {
+    async fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("masq-test-").tempdir_in("/tmp").unwrap();
+        let options = Options {
+            directory: directory.path().join("cluster"),
+            path: std::env::var("PATH").ok(),
+            port: Some(0),
+            settings: vec![("max_connections".into(), "300".into())],
+            ..Options::default()
+        };
+        let server = PrivatePostgres::start(&options).await.expect("a private PostgreSQL starts");
+        Self { server, _directory: directory }
+    }
+}
+
 async fn cluster() -> &'static Cluster {
-    CLUSTER
-        .get_or_init(|| async {
-            let directory = tempfile::Builder::new().prefix("masq-test-").tempdir_in("/tmp").unwrap();
-            let options = Options {
-                directory: directory.path().join("cluster"),
-                path: std::env::var("PATH").ok(),
-                port: Some(0),
-                settings: vec![("max_connections".into(), "300".into())],
-                ..Options::default()
-            };
-            let server = PrivatePostgres::start(&options).await.expect("a private PostgreSQL starts");
-            Cluster { server, _directory: directory }
-        })
-        .await
+    CLUSTER.get_or_init(Cluster::start).await
 }
 
 /// A database of a test's own.
 pub struct Database {
-    /// How to reach it.
+    /// How to reach it, over its socket.
     pub url: String,
+    /// The same over TCP, with a password.
+    pub tcp_url: String,
+    _cluster: Option<Cluster>,
 }
 
 impl Database {
     /// A new, empty one.
     pub async fn create() -> Self {
-        let server = &cluster().await.server;
+        Self::create_on(&cluster().await.server).await
+    }
+
+    /// A new, empty one on a cluster of its own, for a test that changes the server's settings.
+    pub async fn alone() -> Self {
+        let cluster = Cluster::start().await;
+        let database = Self::create_on(&cluster.server).await;
+        Self { _cluster: Some(cluster), ..database }
+    }
+
+    async fn create_on(server: &PrivatePostgres) -> Self {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let session = session(&server.conninfo()).await;
         session.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let url = server.conninfo().strip_suffix("/postgres").map(|server| format!("{server}/{name}")).unwrap();
-        Self { url }
+        let tcp_url = server.tcp_conninfo().unwrap().strip_suffix("/postgres").map(|server| format!("{server}/{name}"));
+        Self { url, tcp_url: tcp_url.unwrap(), _cluster: None }
     }
 
     /// A session with it.
@@ -103,7 +128,7 @@ impl Database {
 pub fn connector(url: &str) -> Connector {
     let timeouts = Timeouts {
         connect: Duration::from_secs(10),
-        lock: Duration::from_secs(3),
+        lock: Duration::from_secs(1),
         statement: Duration::from_secs(30),
         idle_in_transaction: Duration::from_secs(10),
     };
@@ -112,6 +137,112 @@ pub fn connector(url: &str) -> Connector {
 
 async fn session(url: &str) -> Session {
     connector(url).connect().await.unwrap()
+}
+
+/// The Python of the virtual environment with tests/requirements.txt in it.
+pub fn python() -> PathBuf {
+    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    let python = std::env::var_os("MASQ_TEST_PYTHON").map_or_else(ours, PathBuf::from);
+    assert!(python.exists(), "{} is missing; ./dev test installs it", python.display());
+    python
+}
+
+/// What a program of ours or of others prints, given this on stdin.
+pub async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
+    let mut child = Command::new(python())
+        .arg(path)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{script} failed");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// moto's server, an SQS that nobody here wrote. Its endpoint; queues of different regions do not see each other.
+pub async fn moto() -> &'static str {
+    /// It imports much before it listens.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    static MOTO: OnceCell<(String, Child)> = OnceCell::const_new();
+    let start = || async {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
+        let mut child = Command::new("sh")
+            .args(["-c", r#""$0" -H 127.0.0.1 -p "$1" >/dev/null 2>&1 & cat; kill "$!""#])
+            .arg(python().with_file_name("moto_server"))
+            .arg(port.to_string())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let listening = async {
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+                assert!(child.try_wait().unwrap().is_none(), "moto_server ended before it listened");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, listening).await.expect("moto_server does not listen");
+        (format!("http://127.0.0.1:{port}"), child)
+    };
+    &MOTO.get_or_init(start).await.0
+}
+
+/// The program with these arguments, in this directory and with nothing of this machine's environment.
+pub fn masq(directory: &Path, arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_masq"));
+    command.args(arguments).current_dir(directory).env_clear().stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The program as a service, with credentials that any stand-in takes and no port of its own. It ends with its handle.
+pub fn service(arguments: &[&str]) -> Command {
+    let mut command = masq(Path::new("/"), arguments);
+    for (name, value) in [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "eu-west-1")]
+    {
+        command.env(name, value);
+    }
+    command.env("MASQ_LISTEN", "off");
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end: exit code, stdout, stderr.
+pub async fn finish(mut command: Command) -> (i32, String, String) {
+    let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// Asks again until the answer is yes; fails when it takes too long.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    let asking = async {
+        while !ask().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// An address on loopback where nobody listens yet.
+pub fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// What a server answers to a GET, head and body; empty if nobody listens.
+pub async fn http_get(address: SocketAddr, path: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return String::new() };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        drop(stream.read_to_string(&mut answer).await);
+    }
+    answer
 }
 
 /// New keys, in a directory that goes with them.
@@ -126,6 +257,16 @@ impl Keys {
         let directory = TempDir::new().unwrap();
         keyring::create(&directory.path().join("keys"), None).unwrap();
         Self { directory }
+    }
+
+    /// The token root in hexadecimal digits, as reference.py takes it.
+    pub fn token_root(&self) -> String {
+        use base64::Engine as _;
+        let file = std::fs::read_to_string(self.path().join("token.key")).unwrap();
+        let line = file.lines().rfind(|line| !line.is_empty() && !line.starts_with('#')).unwrap();
+        let root = base64::engine::general_purpose::STANDARD.decode(line).unwrap();
+        assert_eq!(root.len(), 32);
+        root.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Where the files are.
@@ -147,18 +288,4 @@ pub fn shared(keys: &Keys) -> Shared {
 /// The built-in configuration.
 pub fn config() -> Config {
     Config::check(&Sources::default()).unwrap()
-}
-
-/// The built-in configuration with this file over it.
-pub fn config_of(file: &str) -> Config {
-    let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
-    Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"))
-}
-
-/// The program with these arguments, in this directory and with nothing of this machine's environment.
-pub(crate) fn masq(directory: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_masq"));
-    command.args(args).current_dir(directory).env_clear().stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
 }

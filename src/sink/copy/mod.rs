@@ -119,7 +119,7 @@ fn jsonb(out: &mut Vec<u8>, text: &str) {
 fn numeric(out: &mut Vec<u8>, number: &str) {
     let (negative, unsigned) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let exponent: i32 = exponent.parse().expect("decode bounds the exponent");
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
 
     // The value is 0.DIGITS times ten to the power of `point`.

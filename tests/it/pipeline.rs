@@ -1,0 +1,458 @@
+//! The pipeline between a scripted queue and a sink in memory: every message settled once, whatever goes wrong.
+//!
+//! The clock is paused and wound on by itself, so that hours of outage take milliseconds.
+
+use std::time::Duration;
+
+use masq::{
+    pipeline::{PipelineError, Trouble},
+    queue::Key,
+    sink::memory::{
+        Fault::{self, AnswerLost, Down, Misconfigured},
+        Stored,
+    },
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    scripted::QueueFault,
+    stage::{Stage, VISIBILITY},
+};
+
+/// Refuses rows of these users, as a constraint would.
+const POISON: &str = "poison";
+
+/// What no row holds: nothing is refused any more.
+const NOTHING: &[u8] = b"\0no row holds this\0";
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_fails_is_waited_for_and_each_message_is_a_row_once() {
+    let scripts: [&[Fault]; 7] = [
+        &[],
+        &[Down],
+        &[Down; 20],
+        &[AnswerLost],
+        &[AnswerLost; 5],
+        &[Misconfigured, Down, Misconfigured],
+        &[Down, AnswerLost, Misconfigured, AnswerLost, Down],
+    ];
+    for script in scripts {
+        for (count, workers) in [(1, 1), (25, 1), (700, 3)] {
+            let stage = Stage::new(workers);
+            let mut keys = stage.send_many(count);
+            stage.sink.script(script.iter().copied());
+            stage.drain().await;
+            stage.assert_rows(&keys);
+            let (rows, dead, duplicates, returned) = stage.counted();
+            assert_eq!((dead, returned), (0, 0), "{script:?}");
+            assert_eq!(rows + duplicates, count as u64, "{script:?}");
+            assert_eq!(duplicates > 0, script.iter().any(|fault| matches!(fault, AnswerLost)), "{script:?}");
+            assert_eq!(stage.trouble(Trouble::Database), None);
+
+            // The way that a lost answer takes must not be closed to what comes later.
+            keys.push(stage.send("later"));
+            stage.drain().await;
+            stage.assert_rows(&keys);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_hours_burns_no_receive_counts() {
+    let stage = Stage::new(2);
+    let keys = stage.send_many(35);
+    stage.sink.script([Down; 20_000]);
+    let running = stage.run();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.trouble(Trouble::Database).as_deref(), Some("the database is away"));
+    assert_eq!(stage.shared.metrics.received.get(), 35, "nothing became visible meanwhile");
+    assert!(stage.shared.metrics.extended.get() >= 35 * 200);
+
+    assert!(running.stop().await < Duration::from_secs(1));
+    assert_eq!(stage.counted(), (0, 0, 0, 35));
+    assert_eq!(stage.queue.inner.count().visible, 0, "at once would be a hot loop");
+    sleep(Duration::from_secs(1)).await;
+    let again = stage.queue.inner.take(1000, Duration::ZERO, VISIBILITY).await;
+    assert_eq!(again.len(), keys.len());
+    assert!(again.iter().all(|delivery| delivery.count == 2));
+    assert!(stage.sink.outcomes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_more_often_it_went_back_the_longer_a_message_rests() {
+    let stage = Stage::new(1);
+    stage.send("user");
+    for _ in 1..12 {
+        // Received and left lying, as by a worker that was killed.
+        assert_eq!(stage.queue.inner.take(1, Duration::ZERO, Duration::ZERO).await.len(), 1);
+    }
+    stage.sink.script([Down; 1000]);
+    let running = stage.run();
+    stage.until("the outage is noticed", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    running.stop().await;
+    sleep(Duration::from_secs(299)).await;
+    assert_eq!(stage.queue.inner.count().visible, 0);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.queue.inner.count().visible, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_worker_gets_meanwhile_is_one_row_and_a_duplicate() {
+    let stage = Stage::new(2);
+    let keys = stage.send_many(30);
+    // No lease is ever extended, so that everything comes again while it waits.
+    stage.queue.extends([QueueFault::Unavailable; 10_000]);
+    stage.sink.script([Down; 300]);
+    stage.drain().await;
+    stage.assert_rows(&keys);
+    let (rows, _, duplicates, _) = stage.counted();
+    assert_eq!(rows, 30);
+    assert!(duplicates >= 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_again_after_it_was_deleted_changes_nothing() {
+    let stage = Stage::new(2);
+    stage.queue.haunt();
+    let keys = stage.send_many(45);
+    stage.drain().await;
+    stage.assert_rows(&keys);
+    assert_eq!(stage.counted(), (45, 0, 45, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_twice_in_a_batch_is_written_once_and_deleted_by_its_newest_receipt() {
+    let stage = Stage::new(1);
+    let keys = stage.send_many(10);
+    // The first poll leaves them visible, so the wave that joins it brings them again.
+    stage.queue.receives([QueueFault::Half]);
+    stage.drain_within(Duration::from_secs(10)).await;
+    stage.assert_rows(&keys);
+    assert_eq!(stage.counted(), (10, 0, 10, 0));
+    assert_eq!(stage.sink.transactions(), 1);
+    assert_eq!(stage.shared.metrics.deleted.get(), 10);
+}
+
+/// The fewest halvings that leave one of so many.
+fn log2(count: usize) -> usize {
+    count.next_power_of_two().ilog2() as usize
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_row_is_found_by_halving_and_its_neighbours_are_rows_once() {
+    for count in [2, 3, 10, 100, 1000] {
+        for place in [0, 1, count / 2, count - 1] {
+            let stage = Stage::new(1);
+            stage.sink.refuse(POISON.as_bytes());
+            let user = |number| if number == place { POISON.to_owned() } else { format!("user-{number}") };
+            let keys: Vec<Key> = (0..count).map(|number| stage.send(&user(number))).collect();
+            stage.drain().await;
+            assert_eq!(stage.reasons(), [(keys[place], "db_rejected:23514".to_owned())]);
+            assert_eq!(stage.counted(), (count as u64 - 1, 1, 0, 0));
+            let transactions = stage.sink.transactions();
+            assert!(transactions <= 2 * log2(count) + 3, "{count} messages: {transactions} transactions");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_rows_stay_apart_from_the_sinks_own_troubles() {
+    for script in [[Down, AnswerLost].repeat(40), [AnswerLost, Misconfigured, Down].repeat(30)] {
+        let stage = Stage::new(3);
+        stage.sink.refuse(POISON.as_bytes());
+        let mut keys = stage.send_many(60);
+        let poison: Vec<Key> = (0..6).map(|number| stage.send(&format!("{POISON}-{number}"))).collect();
+        keys.extend(stage.send_many(60));
+        stage.sink.script(script);
+        stage.drain().await;
+        let expected: Vec<_> = poison.into_iter().map(|key| (key, "db_rejected:23514".to_owned())).collect();
+        let mut reasons = stage.reasons();
+        reasons.sort_by_key(|(key, _)| expected.iter().position(|(expected, _)| expected == key));
+        assert_eq!(reasons, expected);
+        assert_eq!(stage.sink.outcomes().len(), keys.len() + 6);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_takes_nothing_makes_no_dead_letters_whatever_else_is_in_the_batch() {
+    let stage = Stage::new(1);
+    stage.sink.refuse(b"android"); // every login
+    let keys = stage.send_many(200);
+    // Neither dead letters nor duplicates prove that the table takes rows.
+    let wrong: Vec<Key> = (0..5).map(|_| stage.send_wrong()).collect();
+    let running = stage.run();
+    stage.until("the line stops", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    let halving = stage.sink.transactions();
+    sleep(Duration::from_secs(60)).await;
+    let what = stage.trouble(Trouble::Database).unwrap();
+    assert!(what.starts_with("the table refuses every row (SQLSTATE 23514); nothing becomes a dead letter"), "{what}");
+    assert!(stage.sink.transactions() - halving < 1000, "a table at fault is asked about once a second");
+    assert!(stage.reasons().iter().all(|(key, reason)| wrong.contains(key) && reason == "unknown_message_type"));
+
+    running.stop().await;
+    assert_eq!(stage.counted(), (0, 5, 0, 200));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.queue.inner.count().visible, keys.len() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_is_mended_takes_all_that_it_refused() {
+    for workers in [1, 3] {
+        let stage = Stage::new(workers);
+        stage.sink.refuse(b"android");
+        let mut keys = stage.send_many(300);
+        let running = stage.run();
+        stage.until("the line stops", |stage| stage.trouble(Trouble::Database).is_some()).await;
+        sleep(Duration::from_secs(100)).await;
+        stage.sink.refuse(NOTHING);
+        keys.push(stage.send("one more"));
+        stage.until("all is settled", |stage| stage.queue.inner.count().is_empty()).await;
+        running.stop().await;
+        stage.assert_rows(&keys);
+        assert_eq!(stage.counted(), (301, 0, 0, 0));
+        assert_eq!(stage.trouble(Trouble::Database), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_refused_row_is_judged_by_rows_before_it_and_only_once() {
+    let stage = Stage::new(1);
+    stage.sink.refuse(POISON.as_bytes());
+    let good = stage.send("good");
+    stage.drain().await;
+    let first = stage.send(POISON);
+    stage.drain().await;
+    assert_eq!(stage.reasons(), [(first, "db_rejected:23514".to_owned())], "a row before it vouches for the table");
+
+    let second = stage.send(POISON);
+    let running = stage.run();
+    stage.until("the line stops", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    sleep(Duration::from_secs(600)).await;
+    assert!(!stage.sink.outcomes().contains_key(&second), "that row has vouched already");
+    running.stop().await;
+    assert_eq!(stage.sink.outcomes().len(), 2);
+    assert!(stage.sink.outcomes().contains_key(&good));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_refused_row_waits_for_a_row_of_another_worker() {
+    let stage = Stage::new(2);
+    stage.sink.refuse(POISON.as_bytes());
+    let poison = stage.send(POISON);
+    let running = stage.run();
+    stage.until("the line stops", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    sleep(Duration::from_secs(60)).await;
+    assert!(stage.sink.outcomes().is_empty());
+    stage.send("good");
+    stage.until("both are settled", |stage| stage.sink.outcomes().len() == 2).await;
+    running.stop().await;
+    assert_eq!(stage.reasons(), [(poison, "db_rejected:23514".to_owned())]);
+    assert_eq!(stage.counted(), (1, 1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_fails_is_tried_again_or_left_to_redelivery() {
+    use QueueFault::{AnswerLost, Denied, Half, Unavailable};
+    // What fails, and how many settled messages could not be deleted.
+    let scripts: [(&[QueueFault], u64); 8] = [
+        (&[Unavailable], 0),
+        (&[Unavailable; 3], 0),
+        (&[Unavailable; 4], 20),
+        (&[Half], 0),
+        (&[Half; 3], 0),
+        (&[Half, AnswerLost], 0),
+        (&[AnswerLost; 2], 0),
+        (&[Denied], 20),
+    ];
+    for (script, failures) in scripts {
+        let stage = Stage::new(1);
+        let keys = stage.send_many(20);
+        stage.queue.deletes(script.iter().copied());
+        stage.drain().await;
+        stage.assert_rows(&keys);
+        let (rows, dead, duplicates, returned) = stage.counted();
+        assert_eq!((rows, dead, returned), (20, 0, 0), "{script:?}");
+        assert_eq!(duplicates, failures, "what was not deleted comes again: {script:?}");
+        assert_eq!(stage.shared.metrics.delete_failures.get(), failures, "{script:?}");
+        assert_eq!(stage.shared.metrics.deleted.get(), 20, "{script:?}");
+        assert_eq!(stage.trouble(Trouble::Delete), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_never_be_deleted_is_hardly_received_any_more() {
+    let stage = Stage::new(1);
+    let keys = stage.send_many(20);
+    stage.queue.deletes([QueueFault::Denied; 10_000]);
+    let running = stage.run();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.trouble(Trouble::Delete).as_deref(), Some("DeleteMessageBatch was refused: AccessDenied"));
+    assert!(stage.queue.polls() < 300, "{} polls", stage.queue.polls());
+    running.stop().await;
+    stage.assert_rows(&keys);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_from_before_the_ledger_is_a_dead_letter_once() {
+    let stage = Stage::new(1);
+    let late = [stage.send("early-1"), stage.send_wrong(), stage.send("early-2")];
+    sleep(Duration::from_secs(1)).await;
+    let on_time = stage.send("on time");
+    stage.sink.forget_before(on_time.sent_at);
+    stage.queue.haunt();
+    stage.drain().await;
+    let mut expected = late.map(|key| (key, "older_than_ledger".to_owned())).to_vec();
+    expected.sort_by_key(|(key, _)| *key);
+    assert_eq!(stage.reasons(), expected);
+    assert!(matches!(stage.sink.outcomes()[&on_time], Stored::Row(_)));
+    assert_eq!(stage.counted(), (1, 3, 4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_becomes_too_old_while_it_waits_is_a_dead_letter() {
+    let stage = Stage::new(1);
+    let key = stage.send("user");
+    stage.sink.script([Down; 5]);
+    let running = stage.run();
+    stage.until("it waits", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    stage.sink.forget_before(key.sent_at + 1);
+    stage.until("it is settled", |stage| stage.queue.inner.count().is_empty()).await;
+    running.stop().await;
+    assert_eq!(stage.reasons(), [(key, "older_than_ledger".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_ends_when_nothing_is_left_in_anybodys_hands() {
+    let stage = Stage::new(2);
+    let keys = stage.send_many(3);
+    let elsewhere = stage.queue.inner.take(2, Duration::ZERO, Duration::from_secs(60)).await;
+    let begin = Instant::now();
+    stage.drain().await;
+    assert!(begin.elapsed() >= Duration::from_secs(60), "{:?}", begin.elapsed());
+    assert_eq!(elsewhere.len(), 2);
+    stage.assert_rows(&keys);
+
+    let begin = Instant::now();
+    stage.drain().await;
+    assert!(begin.elapsed() < Duration::from_secs(5), "an empty queue is drained at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_grow_under_a_backlog_up_to_their_caps() {
+    let body = stage_body_len();
+    // Messages; bytes of a batch at most; transactions at most; bytes held at most.
+    for (count, max_bytes, transactions, held) in
+        [(6000, 64 << 20, 12, 2000 * body), (1000, 100 * body, 25, 100 * body), (100, 1, 10, 10 * body)]
+    {
+        let mut stage = Stage::new(1);
+        stage.max_bytes = max_bytes;
+        let keys = stage.send_many(count);
+        stage.drain().await;
+        stage.assert_rows(&keys);
+        assert!(stage.sink.transactions() <= transactions, "{count}: {} transactions", stage.sink.transactions());
+        assert!(stage.queue.most_held() <= held, "{count}: {} bytes held", stage.queue.most_held());
+    }
+}
+
+/// At least the length of any body that [`Stage::send_many`] sends here.
+fn stage_body_len() -> u64 {
+    // An intake expects 1,024 bytes of a body until it has seen larger ones, so this is what its arithmetic is made of.
+    1024
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_makes_three_polls_a_minute_and_a_lone_message_goes_through_at_once() {
+    let stage = Stage::new(1);
+    let running = stage.run();
+    sleep(Duration::from_secs(600)).await;
+    assert!(stage.queue.polls() <= 31, "{} polls", stage.queue.polls());
+    let begin = Instant::now();
+    stage.send("user");
+    while stage.sink.outcomes().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(begin.elapsed() < Duration::from_millis(10));
+    running.stop().await;
+    assert_eq!(stage.counted(), (1, 0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_fails_is_waited_for_and_what_it_lost_comes_again() {
+    use QueueFault::{AnswerLost, Denied, None, Unavailable};
+    let scripts: [&[QueueFault]; 4] =
+        [&[Unavailable; 10], &[Denied; 3], &[AnswerLost, None, AnswerLost], &[None, Unavailable, AnswerLost, Denied]];
+    for script in scripts {
+        let stage = Stage::new(1);
+        let keys = stage.send_many(60);
+        stage.queue.receives(script.iter().copied());
+        stage.drain().await;
+        stage.assert_rows(&keys);
+        assert_eq!(stage.counted(), (60, 0, 0, 0), "{script:?}");
+        assert_eq!(stage.trouble(Trouble::Queue), Option::None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_under_way_at_the_signal_to_stop_has_a_moment_to_answer() {
+    let stage = Stage::new(1);
+    let running = stage.run();
+    sleep(Duration::from_secs(5)).await;
+    stage.shutdown.start();
+    sleep(Duration::from_millis(100)).await;
+    let key = stage.send("last");
+    running.end().await.unwrap();
+    stage.assert_rows(&[key]);
+    assert!(stage.queue.inner.count().is_empty());
+
+    let stage = Stage::new(3);
+    stage.queue.receives([QueueFault::Hang; 3]);
+    let running = stage.run();
+    sleep(Duration::from_secs(100)).await;
+    assert!(running.stop().await < Duration::from_secs(1), "a poll that hangs keeps nobody waiting");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_fails_ends_the_others_in_good_order() {
+    let stage = Stage::new(2);
+    let keys = stage.send_many(40);
+    stage.queue.receives([QueueFault::Panic]);
+    assert!(matches!(stage.run().end().await, Err(PipelineError::Bug)));
+    assert!(stage.shutdown.has_started());
+    assert_eq!(stage.sink.outcomes().len() as u64, stage.shared.metrics.rows.get());
+    assert_eq!(stage.queue.inner.count().in_flight, 0, "what the other held is settled");
+    assert!(stage.sink.outcomes().len() >= 10 && stage.sink.outcomes().len() <= keys.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_faults_neither_lose_a_message_nor_write_one_twice() {
+    for seed in 0..50 {
+        fastrand::seed(seed);
+        let stage = Stage::new(fastrand::usize(1..4));
+        stage.sink.refuse(POISON.as_bytes());
+        let mut wrong = Vec::new();
+        let mut keys = stage.send_many(fastrand::usize(20..200));
+        for number in 0..fastrand::usize(0..20) {
+            wrong.push(stage.send_wrong());
+            wrong.push(stage.send(&format!("{POISON}-{number}")));
+            keys.push(stage.send("between"));
+        }
+        let sink = [Down, AnswerLost, Misconfigured];
+        stage.sink.script((0..fastrand::usize(0..60)).map(|_| sink[fastrand::usize(0..3)]));
+        let faults = [QueueFault::Unavailable, QueueFault::AnswerLost, QueueFault::Half, QueueFault::None];
+        let some = || {
+            let count = fastrand::usize(0..30);
+            (0..count).map(|_| faults[fastrand::usize(0..4)]).collect::<Vec<_>>()
+        };
+        stage.queue.receives(some());
+        stage.queue.extends(some());
+        stage.queue.deletes(some());
+        if fastrand::bool() {
+            stage.queue.haunt();
+        }
+        stage.drain().await;
+        let outcomes = stage.sink.outcomes();
+        assert_eq!(outcomes.len(), keys.len() + wrong.len(), "seed {seed}");
+        assert!(keys.iter().all(|key| matches!(outcomes.get(key), Some(Stored::Row(_)))), "seed {seed}");
+        assert!(wrong.iter().all(|key| matches!(outcomes.get(key), Some(Stored::Dead(_)))), "seed {seed}");
+    }
+}
