@@ -175,7 +175,7 @@ async fn two_letters_of_one_id_are_told_apart_by_when_they_were_sent() {
         )
         .await;
     let (code, _, said) = show(&database, &keys, &id, &[]);
-    assert!(code == 2 && said.contains("--sent-at 1970-01-01T00:00:00Z or --sent-at 2"), "{said}");
+    assert!(code == 2 && said.contains("--sent-at 1970-01-01T00:00:00.000Z or --sent-at 2"), "{said}");
     assert!(openings(&database).await.is_empty());
 
     let listed = json(dead(&database, &["list", "--all", "--json"]));

@@ -144,9 +144,9 @@ mod tests {
         let text = counts_as_text(&[count("bad_ip:ip", 12_345_678), count("not_json", 1)]);
         assert_eq!(
             text,
-            "newest                   oldest                letters   reason\n\
-             2023-05-06T07:08:09.12Z  1970-01-01T00:00:00Z  12345678  bad_ip:ip\n\
-             2023-05-06T07:08:09.12Z  1970-01-01T00:00:00Z  1         not_json\n"
+            "newest                    oldest                    letters   reason\n\
+             2023-05-06T07:08:09.120Z  1970-01-01T00:00:00.000Z  12345678  bad_ip:ip\n\
+             2023-05-06T07:08:09.120Z  1970-01-01T00:00:00.000Z  1         not_json\n"
         );
         assert!(counts_as_text(&[count("bad_ip:\x1b[2J", 1)]).ends_with("bad_ip:\\u{1b}[2J\n"));
     }

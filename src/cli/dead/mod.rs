@@ -6,7 +6,7 @@ mod show;
 use std::time::Duration;
 
 use clap::Subcommand;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{
@@ -52,9 +52,11 @@ async fn connect(database: DatabaseSource, context: &Context) -> Result<Session,
         .hint("name the one that `masq run` writes to; a new one is made ready by `masq migrate`"))
 }
 
-/// A moment in UTC as RFC 3339 writes it, from milliseconds since 1970-01-01.
+/// A moment in UTC as RFC 3339 writes it, from milliseconds since 1970-01-01. All are equally long, for tables.
 fn moment(millis: i64) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
-    let text = moment.ok().and_then(|moment| moment.format(&Rfc3339).ok());
-    text.unwrap_or_else(|| "after the year 9999".to_owned())
+    let Ok(moment) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000) else {
+        return "after the year 9999".to_owned();
+    };
+    let (hour, minute, second, milli) = moment.to_hms_milli();
+    format!("{}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", moment.date())
 }

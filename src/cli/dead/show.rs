@@ -135,7 +135,7 @@ fn about(letter: &Letter, opening: Opening<'_>) -> String {
     let Letter { key, reason, queue, receive_count, body_bytes, recorded_at } = letter;
     let lines = [
         format!("message   {} of the queue {queue}, sent at {}", key.id, moment(key.sent_at)),
-        format!("reason    {reason}, after {receive_count} deliveries, recorded at {}", moment(*recorded_at)),
+        format!("reason    {reason}, at delivery {receive_count}, recorded at {}", moment(*recorded_at)),
         format!("body      {body_bytes} bytes"),
         format!("opened    by {}: {}", opening.claimed, opening.reason),
     ];
