@@ -56,7 +56,7 @@ pub fn token(out: &mut Vec<u8>, stored: ColumnType, token: &Token) {
     bytes(out, &hex);
 }
 
-/// A plain value in a column of this type. The two fit each other: [`ColumnType::can_hold`] was asked at the start.
+/// A plain value in a column of this type. The two fit each other: `check` has seen to that before the start.
 pub fn field(out: &mut Vec<u8>, stored: ColumnType, field: &Field) {
     match (field.value, stored) {
         (Value::Integer(value), ColumnType::SmallInt) => integer::<2>(out, value),
