@@ -1,7 +1,10 @@
 //! The local queue's server, judged by clients that nobody here wrote: boto3 and the aws CLI. The boto3 script also
 //! runs against moto's server, so that what it expects is not merely what ours does.
 
-use std::{net::Ipv4Addr, path::{Path, PathBuf}};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use masq::{local::sqs::SqsServer, queue::memory::MemoryQueues};
 use tokio::process::Command;

@@ -21,5 +21,5 @@ mod local_queue;
 mod messages;
 mod pipeline;
 mod postgres;
-mod tables;
 mod run;
+mod tables;

@@ -270,8 +270,7 @@ async fn a_day_that_has_no_partition_is_made_and_one_before_the_ledger_is_late()
 #[tokio::test]
 async fn what_is_older_than_a_pruned_ledger_is_a_late_dead_letter_once() {
     let mut scene = Scene::new().await;
-    let now: i64 =
-        scene.database.query("SELECT (extract(epoch FROM now()) * 1000)::bigint").await[0].parse().unwrap();
+    let now: i64 = scene.database.query("SELECT (extract(epoch FROM now()) * 1000)::bigint").await[0].parse().unwrap();
     let old = Key { sent_at: now - 10 * DAY_MS, id: Uuid::new_v4() };
     let never = Key { sent_at: now - 9 * DAY_MS, id: Uuid::new_v4() };
     let young = Key { sent_at: now - 2 * DAY_MS, id: Uuid::new_v4() };

@@ -233,10 +233,8 @@ async fn two_workers_on_one_queue_whose_messages_come_again_after_two_seconds() 
         )
         .await;
     let arguments = ["--drain", "--connections", "2"];
-    let (one, two) = tokio::join!(
-        finish(run(&keys, &url, &database, &arguments)),
-        finish(run(&keys, &url, &database, &arguments)),
-    );
+    let (one, two) =
+        tokio::join!(finish(run(&keys, &url, &database, &arguments)), finish(run(&keys, &url, &database, &arguments)),);
     assert_eq!((one.0, two.0), (0, 0), "{}{}", one.2, two.2);
     assert_exact(&database, &queue, MESSAGES).await;
 }

@@ -67,8 +67,7 @@ impl Scene {
     pub(crate) async fn run_as(&self, url: &str) -> Running {
         let ready = self.start_as(url).await.unwrap_or_else(|error| panic!("{error}"));
         let visibility = Some(self.visibility);
-        let workers =
-            start::workers(&self.queue, &ready, &self.config, &self.shared, (visibility, options())).unwrap();
+        let workers = start::workers(&self.queue, &ready, &self.config, &self.shared, (visibility, options())).unwrap();
         let shutdown = Shutdown::new();
         let signal = shutdown.clone();
         Running { shutdown, ended: tokio::spawn(async move { pipeline::run(workers, &signal).await }) }
