@@ -8,7 +8,7 @@ use masq::start::StartError;
 
 use crate::{
     scene::Scene,
-    support::{config_of, shared},
+    support::{config_of, login, shared},
 };
 
 /// What a start that is refused says.
@@ -286,4 +286,38 @@ async fn a_number_that_numeric_cannot_hold_is_out_of_range_and_does_not_stop_the
     stored.sort();
     assert_eq!(stored, expected);
     assert_eq!(scene.reasons().await, ["number_out_of_range"; 5]);
+}
+
+#[tokio::test]
+async fn a_column_that_changes_its_type_under_a_running_masq_stops_the_line() {
+    // From, to; what then stands there of the first row, and of the second once masq has been started again.
+    for (from, to, first, second) in [("varchar(32)", "integer", "230", "9600"), ("integer", "text", "20300", "0.96")] {
+        let scene = Scene::new().await;
+        scene
+            .database
+            .execute(&format!(
+                "CREATE TABLE user_logins ({})",
+                COLUMNS.replace("app_version varchar(32)", &format!("app_version {from}"))
+            ))
+            .await;
+        let running = scene.run().await;
+        scene.send("before");
+        scene.until_empty().await;
+        let using = format!("replace(app_version::text, '.', '')::{to}");
+        scene.database.execute(&format!("ALTER TABLE user_logins ALTER app_version TYPE {to} USING {using}")).await;
+        // Four characters are four bytes, which is what an integer has; and an integer's bytes are a text's, but for NUL.
+        scene.queue.inner.send(login("after", "10.0.0.1").replace("2.3.0", "0.96").into_bytes());
+        assert_eq!(
+            scene.until_trouble().await,
+            "the columns of public.user_logins have other types than when masq started: start masq again"
+        );
+        let found = "SELECT user_id, app_version FROM user_logins ORDER BY 1 DESC";
+        assert_eq!(scene.database.query(found).await, [format!("before\t{first}")]);
+        running.stop().await;
+
+        // It is back on the queue, and a new start finds the table as it is now.
+        scene.settle().await;
+        assert_eq!(scene.database.query(found).await, [format!("before\t{first}"), format!("after\t{second}")]);
+        assert_eq!(scene.counted(), (2, 0, 0, 1));
+    }
 }
