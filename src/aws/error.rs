@@ -206,7 +206,8 @@ fn presentable(message: &str) -> String {
         if word.len() > 60 && !known { "…".to_owned() } else { word.to_owned() }
     };
     let line: Vec<String> = message.split_whitespace().map(word).collect();
-    line.join(" ").chars().filter(|c| !c.is_control()).take(400).collect()
+    let line = line.join(" ");
+    line.trim_end_matches('.').chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
 fn denied_remedy(permission: &str, code: &str) -> String {

@@ -2,12 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use super::{
-    context::Context,
-    environment::lookup,
-    exit::Exit,
-    report::Failure,
-};
+use super::{context::Context, environment::lookup, exit::Exit, report::Failure};
 use crate::{
     config::Config,
     db::{Connector, Timeouts, account, conninfo::Conninfo},
@@ -37,9 +32,8 @@ pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
     let database = &config.database;
     let text = database.url.as_deref().unwrap_or_default();
     if text.is_empty() && ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGUSER"].iter().all(|name| lookup(name).is_none()) {
-        return Err(Failure::new(Exit::Config, "no database is named").hint(
-            "name it with --database-url, DATABASE_URL, PGHOST and its like, or url in [database]",
-        ));
+        return Err(Failure::new(Exit::Config, "no database is named")
+            .hint("name it with --database-url, DATABASE_URL, PGHOST and its like, or url in [database]"));
     }
     let mut conninfo = Conninfo::parse(text, account::me(&lookup).as_deref(), &lookup)?;
     for warning in &conninfo.warnings {

@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{self, Path, PathBuf},
 };
 
 use super::{
@@ -28,9 +28,9 @@ pub(super) struct Args {
     /// Name this database in it, as psql takes it
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// Write the keys to this directory, and name it in the configuration
-    #[arg(long, value_name = "DIR", default_value = "keys")]
-    keys: String,
+    /// Write the keys to this directory, and name it in the configuration [default: keys, beside the configuration]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// Write the configuration only
     #[arg(long)]
     no_keys: bool,
@@ -40,16 +40,17 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let path = context.config.as_deref().unwrap_or(Path::new(CONFIG_FILE));
+    let (keys, written) = keys_dir(args.keys.as_deref(), path)?;
     let overrides = Overrides {
         queue_url: context.said("queue_url", args.queue_url.as_ref()),
         database_url: context.said("database_url", args.database_url.as_ref()),
-        keys_dir: context.said("keys", Some(&args.keys)),
+        keys_dir: context.said("keys", Some(&written)),
         ..Overrides::default()
     };
     Config::check(&Sources { file: None, overrides })?;
-    write_new(path, &template(args.queue_url.as_deref(), args.database_url.as_deref(), &args.keys))?;
+    write_new(path, &template(args.queue_url.as_deref(), args.database_url.as_deref(), &written))?;
     if !args.no_keys {
-        keys::create(Path::new(&args.keys), &args.passphrase, context).map_err(|failure| {
+        keys::create(&keys, &args.passphrase, context).map_err(|failure| {
             // Written by us a moment ago; left behind, it would only be in the way of the next attempt.
             drop(fs::remove_file(path));
             if failure.hint.is_some() { failure } else { failure.hint("to keep the keys that you have, say --no-keys") }
@@ -57,6 +58,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     context.say(next_steps(args, path));
     Ok(Exit::Done)
+}
+
+/// Where the keys go, and how the configuration says so: a relative path in it starts where the configuration is, one of
+/// a flag where masq was started.
+fn keys_dir(said: Option<&Path>, config: &Path) -> Result<(PathBuf, String), Failure> {
+    let beside = config.parent().unwrap_or(Path::new(""));
+    let (keys, written) = match said {
+        None => (beside.join("keys"), Ok(PathBuf::from("keys"))),
+        Some(dir) if beside == Path::new("") => (dir.to_owned(), Ok(dir.to_owned())),
+        Some(dir) => (dir.to_owned(), path::absolute(dir)),
+    };
+    let written = written.ok().and_then(|path| path.into_os_string().into_string().ok());
+    let written = written.ok_or_else(|| Failure::new(Exit::Usage, "--keys must be a path in UTF-8"))?;
+    Ok((keys, written))
 }
 
 /// For the owner alone: a connection string may hold a password.

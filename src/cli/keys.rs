@@ -109,16 +109,15 @@ fn table(files: &[FileStatus; 4]) -> String {
 }
 
 fn description(file: &FileStatus) -> String {
-    let Some(mode) = file.mode else {
-        return if file.kind == Kind::Recovery { "not here, as it should be".to_owned() } else { "missing".to_owned() };
-    };
+    let mode = file.mode.map_or_else(|| "-   ".to_owned(), |mode| format!("{mode:04o}"));
     let about = match (&file.problem, file.kid, file.fingerprint) {
         (Some(problem), ..) => format!("  {problem}"),
         (None, Some(kid), _) => format!("  key id {kid}"),
         (None, None, Some(fingerprint)) => format!("  fingerprint {}", Hex(&fingerprint)),
+        (None, None, None) if file.mode.is_none() => "  not here, as it should be".to_owned(),
         (None, None, None) => String::new(),
     };
-    format!("{mode:04o}{about}")
+    mode + &about
 }
 
 fn to_json(file: &FileStatus) -> serde_json::Value {

@@ -2,6 +2,7 @@
 //!
 //! Only here the environment is read and something printed: data to stdout, talk to stderr.
 
+mod connect;
 mod context;
 mod environment;
 mod exit;
@@ -12,9 +13,13 @@ mod report;
 mod signals;
 mod sources;
 
+mod check;
+mod demo;
 mod init;
 mod keys;
+mod migrate;
 mod queue;
+mod run;
 mod schema;
 mod send;
 
@@ -44,8 +49,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Init(init::Args),
+    Demo(demo::Args),
+    Run(run::Args),
+    Check(check::Args),
     Send(send::Args),
+    Init(init::Args),
+    Migrate(migrate::Args),
     Keys(keys::Args),
     Queue(queue::Args),
     Schema(schema::Args),
@@ -54,7 +63,11 @@ enum Command {
 impl Command {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
+            Self::Demo(args) => Box::pin(demo::run(args, context)).await,
+            Self::Run(args) => Box::pin(run::run(args, context)).await,
+            Self::Check(args) => Box::pin(check::run(args, context)).await,
             Self::Init(args) => init::run(&args, context),
+            Self::Migrate(args) => Box::pin(migrate::run(args, context)).await,
             Self::Send(args) => Box::pin(send::run(args, context)).await,
             Self::Keys(args) => keys::run(&args, context),
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,

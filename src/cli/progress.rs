@@ -1,8 +1,11 @@
 //! How far long work is: a bar where people watch, a log line every few seconds where they do not.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::context::Context;
 
@@ -24,11 +27,15 @@ impl Progress {
     pub(super) fn new(context: &Context, what: &'static str, total: Option<u64>) -> Self {
         let bar = context.is_watched.then(|| {
             let template = match total {
-                Some(_) => "{msg} [{wide_bar}] {human_pos}/{human_len} {per_sec} {eta}",
-                None => "{spinner} {msg} {human_pos} {per_sec}",
+                Some(_) => "{msg} [{wide_bar}] {human_pos}/{human_len} {rate} {eta}",
+                None => "{spinner} {msg} {human_pos} {rate}",
             };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = context.show(total.map_or_else(ProgressBar::new_spinner, ProgressBar::new));
+            // indicatif's own rate has four decimals.
+            let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+                write!(out, "{:.0}/s", state.per_sec()).unwrap_or_default();
+            });
             bar.with_style(style.progress_chars("=> ")).with_message(what)
         });
         let now = Instant::now();

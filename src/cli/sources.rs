@@ -1,7 +1,7 @@
 //! What a command is told about queue, database and keys by flags and variables, and the configuration that this and
 //! the file add up to.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use clap::{ArgMatches, Args, Command, parser::ValueSource};
 
@@ -77,14 +77,20 @@ impl Sources {
     }
 }
 
-/// The configuration with these settings over the file's.
+/// The configuration with these settings over the file's. Relative paths in the file start where the file is, those of
+/// flags and variables where masq was started.
 ///
 /// # Errors
 /// As [`Sources::config`].
 pub(super) fn check(context: &Context, overrides: Overrides) -> Result<Config, Failure> {
     let file = context.config_file()?;
+    let home = file.as_ref().and_then(|(name, _)| Path::new(name).parent().map(Path::to_owned)).unwrap_or_default();
     let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
-    Ok(Config::check(&config::Sources { file, overrides })?)
+    let keys_by_file = overrides.keys_dir.is_none();
+    let mut config = Config::check(&config::Sources { file, overrides })?;
+    config.database.password_file = config.database.password_file.map(|path| home.join(path));
+    config.keys.dir = config.keys.dir.map(|dir| if keys_by_file { home.join(dir) } else { dir });
+    Ok(config)
 }
 
 /// Which flag or variable each argument was given by, as complaints name it.

@@ -96,7 +96,8 @@ const PASSWORD_PLACES: &str = "in the connection string, PGPASSWORD, password_fi
 
 fn certificate(error: &RustlsError, endpoint: &Endpoint, conninfo: &Conninfo) -> Verdict {
     let text = match error {
-        RustlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // BadSignature: an authority of that name is trusted, and this certificate is not its work.
+        RustlsError::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the server's certificate is not signed by anybody whom sslrootcert names: put the CA's certificate there (a \
              self-signed server's own certificate is its CA)"
                 .into()

@@ -17,7 +17,6 @@ use crate::{
 };
 
 /// A batch whose outcomes are durable, except for what a shutdown left undone. Only this file can make one.
-#[non_exhaustive]
 pub struct Loaded {
     settled: Vec<Receipt>,
     unsettled: Vec<Unsettled>,

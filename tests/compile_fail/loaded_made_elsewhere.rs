@@ -1,4 +1,4 @@
-//~ E0639 only load.rs can say that a message is settled
+//~ E0451 only load.rs can say that a message is settled
 
 use masq::pipeline::load::{Loaded, Tally};
 

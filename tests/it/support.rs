@@ -4,7 +4,7 @@
 //! waits for the end of a pipe.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -25,6 +25,7 @@ use masq::{
 };
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     process::{Child, Command},
     sync::OnceCell,
@@ -146,6 +147,23 @@ pub fn python() -> PathBuf {
     python
 }
 
+/// What a program of ours or of others prints, given this on stdin.
+pub async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
+    let mut child = Command::new(python())
+        .arg(path)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{script} failed");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// moto's server, an SQS that nobody here wrote. Its endpoint; queues of different regions do not see each other.
 pub async fn moto() -> &'static str {
     /// It imports much before it listens.
@@ -172,22 +190,24 @@ pub async fn moto() -> &'static str {
     &MOTO.get_or_init(start).await.0
 }
 
-/// The masq binary, in an environment of its own with credentials that any stand-in takes.
-pub fn masq(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_masq"));
+/// The program with these arguments, in this directory and with nothing of this machine's environment.
+pub fn masq(directory: &Path, arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_masq"));
+    command.args(arguments).current_dir(directory).env_clear().stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .env("AWS_REGION", "eu-west-1")
-        .env("MASQ_LISTEN", "off")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+}
+
+/// The program as a service, with credentials that any stand-in takes and no port of its own. It ends with its handle.
+pub fn service(arguments: &[&str]) -> Command {
+    let mut command = masq(Path::new("/"), arguments);
+    for (name, value) in [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "eu-west-1")]
+    {
+        command.env(name, value);
+    }
+    command.env("MASQ_LISTEN", "off");
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
     command
 }
 
@@ -206,6 +226,23 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -
         }
     };
     tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// An address on loopback where nobody listens yet.
+pub fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// What a server answers to a GET, head and body; empty if nobody listens.
+pub async fn http_get(address: SocketAddr, path: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return String::new() };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        drop(stream.read_to_string(&mut answer).await);
+    }
+    answer
 }
 
 /// New keys, in a directory that goes with them.
@@ -251,10 +288,4 @@ pub fn shared(keys: &Keys) -> Shared {
 /// The built-in configuration.
 pub fn config() -> Config {
     Config::check(&Sources::default()).unwrap()
-}
-
-/// The built-in configuration with this file over it.
-pub fn config_of(file: &str) -> Config {
-    let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
-    Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"))
 }

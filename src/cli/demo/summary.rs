@@ -85,7 +85,12 @@ impl Summary<'_> {
             ("duplicates dropped", counts.duplicates, "deletes lost", counts.forgotten),
             ("received", counts.received, "rows + dead letters + duplicates + returned", counts.settled),
             ("different masked_ip", counts.distinct_ips, "different addresses sent", self.distinct("ip")),
-            ("different masked_device_id", counts.distinct_devices, "different devices sent", self.distinct("device_id")),
+            (
+                "different masked_device_id",
+                counts.distinct_devices,
+                "different devices sent",
+                self.distinct("device_id"),
+            ),
             ("left on the queue", counts.depth.visible + counts.depth.in_flight + counts.depth.delayed, "nothing", 0),
         ];
         let wrong = checks.iter().filter(|(_, found, _, expected)| found != expected);
@@ -180,7 +185,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

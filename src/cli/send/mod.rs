@@ -22,8 +22,8 @@ use tokio::{
 
 use self::lines::{Line, Lines, Unfit};
 use super::{
+    connect,
     context::Context,
-    environment::lookup,
     exit::Exit,
     progress::Progress,
     report::Failure,
@@ -36,7 +36,7 @@ use crate::{
     pipeline::decode::MAX_BODY,
     queue::{
         QueueError,
-        sqs::{Sent, SqsQueue, SqsSettings},
+        sqs::{Sent, SqsQueue},
     },
 };
 
@@ -82,7 +82,8 @@ fn share(text: &str) -> Result<Share, String> {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
-    let queue = connect(&args.queue, context).await?;
+    let config = Sources { queue: args.queue.clone(), ..Sources::default() }.config(context)?;
+    let queue = connect::queue(&config).await?;
     let lines = lines(&args)?;
     let stop = signals::listen()?;
     let mut progress = Progress::new(context, "sending", args.generate);
@@ -110,16 +111,6 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         None if tally.unsent > 0 => Ok(Exit::Rejects),
         None => Ok(Exit::Done),
     }
-}
-
-async fn connect(source: &QueueSource, context: &Context) -> Result<SqsQueue, Failure> {
-    let config = Sources { queue: source.clone(), ..Sources::default() }.config(context)?;
-    let Some(queue) = config.queue.url else {
-        return Err(Failure::new(Exit::Config, "no queue is named")
-            .hint("name it with --queue-url, MASQ_QUEUE_URL or url in [queue]; or start one: masq queue"));
-    };
-    let settings = SqsSettings { queue, endpoint: config.queue.endpoint, ca_bundle: None };
-    Ok(SqsQueue::connect(settings, &lookup).await?)
 }
 
 /// The messages, read or made in a thread of its own, since reading a terminal or a pipe may wait for ever. It ends

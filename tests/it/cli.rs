@@ -1,0 +1,335 @@
+//! The command line as the person at the terminal meets it: what is said, where, and with which exit code.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use masq::queue::sqs::{SqsQueue, SqsSettings};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::masq;
+
+/// What one call came to.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn said(command: &mut Command) -> Said {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn run(directory: &TempDir, args: &[&str]) -> Said {
+    said(&mut masq(directory.path(), args))
+}
+
+fn directory() -> TempDir {
+    TempDir::new().unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn help_is_data_and_a_slip_is_an_error_with_a_suggestion() {
+    let here = directory();
+    let help = run(&here, &["--help"]);
+    assert_eq!((help.code, help.err.as_str()), (0, ""));
+    assert!(help.out.contains("Usage: masq") && help.out.contains("schema"), "{}", help.out);
+    assert!(run(&here, &["--version"]).out.starts_with("masq 0."));
+
+    let nothing = run(&here, &[]);
+    assert_eq!((nothing.code, nothing.out.as_str()), (2, ""));
+    let slip = run(&here, &["shema"]);
+    assert_eq!(slip.code, 2);
+    assert!(slip.err.contains("'shema'") && slip.err.contains("'schema'"), "{}", slip.err);
+    let level = run(&here, &["--log", "inf", "schema"]);
+    assert_eq!(level.code, 2);
+    assert!(level.err.contains("error, warn, info"), "{}", level.err);
+}
+
+#[test]
+fn every_mistake_in_the_configuration_is_named_with_file_and_line() {
+    let here = directory();
+    fs::write(here.path().join("masq.toml"), "[queue]\nurll = \"http://q\"\n\n[database]\nconnections = 0\n").unwrap();
+    let wrong = run(&here, &["keys", "status", "--keys", "k"]);
+    assert_eq!((wrong.code, wrong.out.as_str()), (78, ""));
+    let lines: Vec<_> = wrong.err.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", wrong.err);
+    assert!(lines[0].starts_with("error: masq.toml:2: unknown key \"urll\" in [queue]; did you mean \"url\"?"));
+    assert!(lines[1].starts_with("error: masq.toml:5: [database] connections"));
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there_and_readable() {
+    let here = directory();
+    let flag = run(&here, &["keys", "status", "-c", "other.toml"]);
+    assert_eq!(flag.code, 78);
+    assert!(flag.err.contains("cannot read other.toml") && flag.err.contains("hint: name another file with --config"));
+    let variable = said(masq(here.path(), &["keys", "status"]).env("MASQ_CONFIG", "other.toml"));
+    assert!(variable.err.contains("with MASQ_CONFIG"), "{}", variable.err);
+}
+
+#[test]
+fn flag_beats_variable_beats_file_and_an_empty_variable_is_none() {
+    let here = directory();
+    let asked = |args: &[&str], variable: Option<&str>| {
+        let mut command = masq(here.path(), &[&["keys", "status", "--json"], args].concat());
+        said(command.envs(variable.map(|value| ("MASQ_KEYS", value))))
+    };
+    let used = |args: &[&str], variable: Option<&str>| {
+        let files: Value = serde_json::from_str(&asked(args, variable).out).unwrap();
+        files[0]["path"].as_str().unwrap().to_owned()
+    };
+    let nothing = asked(&[], None);
+    assert_eq!(nothing.code, 78);
+    assert!(nothing.err.contains("MASQ_KEYS"), "{}", nothing.err);
+
+    fs::write(here.path().join("masq.toml"), "[keys]\ndir = \"of-file\"\n").unwrap();
+    assert_eq!(used(&[], None), "of-file/token.key");
+    assert_eq!(used(&[], Some("")), "of-file/token.key");
+    assert_eq!(used(&[], Some("of-variable")), "of-variable/token.key");
+    assert_eq!(used(&["--keys", "of-flag"], Some("of-variable")), "of-flag/token.key");
+}
+
+#[test]
+fn a_relative_path_starts_at_the_file_that_says_so() {
+    let here = directory();
+    fs::create_dir(here.path().join("etc")).unwrap();
+    for (config, keys) in [("etc/a.toml", None), ("etc/b.toml", Some("elsewhere")), ("c.toml", Some("of-c"))] {
+        let keys: Vec<_> = keys.into_iter().flat_map(|keys| ["--keys", keys]).collect();
+        let made = run(&here, &[&["-c", config, "init", "--no-passphrase"], &keys[..]].concat());
+        assert_eq!(made.code, 0, "{}", made.err);
+        let shown = run(&here, &["-c", config, "keys", "status"]);
+        assert_eq!(shown.code, 0, "{config}: {}", shown.out);
+    }
+    let made = ["etc/keys", "elsewhere", "of-c"].map(|keys| here.path().join(keys).join("token.key").exists());
+    assert_eq!(made, [true; 3]);
+}
+
+#[test]
+fn a_mistake_outside_of_the_file_is_named_by_flag_or_variable() {
+    let here = directory();
+    let variable = said(masq(here.path(), &["send", "--generate", "1"]).env("MASQ_QUEUE_URL", "ftp://q"));
+    assert_eq!(variable.code, 78);
+    assert!(variable.err.starts_with("error: MASQ_QUEUE_URL: [queue] url must be"), "{}", variable.err);
+    let flag = run(&here, &["send", "--generate", "1", "--queue-url", "q"]);
+    assert!(flag.err.starts_with("error: --queue-url: [queue] url must be"), "{}", flag.err);
+}
+
+#[test]
+fn keys_are_made_once_and_shown_without_their_secrets() {
+    let here = directory();
+    let made = run(&here, &["keys", "new", "keys", "--no-passphrase"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert!(made.err.contains("keys/recovery.key opens everything") && made.err.contains("Move it away"));
+    let dir = here.path().join("keys");
+    let modes = ["token.key", "subject.key", "recovery.pub", "recovery.key"].map(|name| mode(&dir.join(name)));
+    assert_eq!(modes, [0o400, 0o400, 0o444, 0o400]);
+
+    let shown = run(&here, &["keys", "status", "--keys", "keys"]);
+    assert_eq!((shown.code, &shown.out), (0, &made.out));
+    assert!(shown.out.contains("key id 1") && shown.out.contains("fingerprint "), "{}", shown.out);
+    assert!(shown.err.contains("move it away"), "{}", shown.err);
+    let json = run(&here, &["keys", "status", "--keys", "keys", "--json"]);
+    let files: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(
+        (&files[0]["key_id"], &files[0]["mode"], &files[0]["problem"]),
+        (&1.into(), &"0400".into(), &Value::Null)
+    );
+    assert!(shown.out.contains(files[2]["fingerprint"].as_str().unwrap()));
+
+    let before = fs::read(dir.join("token.key")).unwrap();
+    let again = run(&here, &["keys", "new", "keys", "--no-passphrase"]);
+    assert_eq!(again.code, 78);
+    assert!(again.err.contains("never overwritten"), "{}", again.err);
+    assert_eq!(fs::read(dir.join("token.key")).unwrap(), before);
+
+    let secrets: Vec<String> = ["token.key", "subject.key", "recovery.key"]
+        .iter()
+        .map(|name| fs::read_to_string(dir.join(name)).unwrap().lines().last().unwrap().to_owned())
+        .collect();
+    for said in [&made, &shown, &json, &again] {
+        assert!(secrets.iter().all(|secret| !said.out.contains(secret) && !said.err.contains(secret)));
+    }
+}
+
+#[test]
+fn keys_open_to_others_are_a_problem() {
+    let here = directory();
+    run(&here, &["keys", "new", "keys", "--no-passphrase"]);
+    let token = here.path().join("keys/token.key");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
+    let shown = run(&here, &["keys", "status", "--keys", "keys"]);
+    assert_eq!(shown.code, 78);
+    assert!(shown.out.contains("0644") && shown.out.contains("chmod 0400"), "{}", shown.out);
+}
+
+#[test]
+fn a_passphrase_comes_from_a_terminal_or_a_file() {
+    let here = directory();
+    let unasked = run(&here, &["keys", "new", "keys"]);
+    assert_eq!(unasked.code, 2);
+    assert!(unasked.err.contains("--passphrase-file") && unasked.err.contains("--no-passphrase"), "{}", unasked.err);
+    fs::write(here.path().join("phrase"), "\n").unwrap();
+    assert_eq!(run(&here, &["keys", "new", "keys", "--passphrase-file", "phrase"]).code, 2);
+    assert!(!here.path().join("keys").exists(), "nothing is made without a passphrase");
+
+    fs::write(here.path().join("phrase"), "correct horse battery staple\n").unwrap();
+    let made = run(&here, &["keys", "new", "keys", "--passphrase-file", "phrase"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert!(!made.err.contains("horse") && !made.out.contains("horse"));
+    assert!(
+        fs::read(here.path().join("keys/recovery.key")).unwrap().starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----\n")
+    );
+}
+
+#[test]
+fn init_writes_what_was_said_and_overwrites_nothing() {
+    let here = directory();
+    let init = ["init", "--no-passphrase", "--queue-url", "http://localhost:9324/000000000000/q"];
+    let database = "postgres://masq:hunter2@db/app";
+    let first = said(masq(here.path(), &init).env("DATABASE_URL", database));
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert!(first.err.contains("masq check"), "{}", first.err);
+    let file = here.path().join("masq.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\nurl = \"http://localhost:9324/000000000000/q\"\n") && text.contains("\ndir = \"keys\"\n"));
+    assert!(!text.contains("hunter2"), "a variable's value is not written down");
+    assert_eq!(mode(&file), 0o600);
+    assert_eq!(run(&here, &["keys", "status"]).code, 0, "what init wrote is a configuration");
+
+    let second = run(&here, &init);
+    assert_eq!(second.code, 78);
+    assert!(second.err.contains("cannot write masq.toml"), "{}", second.err);
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+
+    fs::remove_file(&file).unwrap();
+    let keys_exist = run(&here, &init);
+    assert_eq!(keys_exist.code, 78);
+    assert!(keys_exist.err.contains("--no-keys") && !file.exists(), "{}", keys_exist.err);
+    let all = [&init[..], &["--no-keys", "--database-url", database]].concat();
+    let third = run(&here, &all);
+    assert_eq!(third.code, 0, "{}", third.err);
+    assert!(fs::read_to_string(&file).unwrap().contains(database) && !third.err.contains("hunter2"));
+}
+
+#[test]
+fn a_password_in_a_mistake_is_not_repeated() {
+    let here = directory();
+    let secret = "postgres://masq:hunter2@db:port/app?sslmod=require";
+    for args in [
+        &["run", "--queue-url", "http://127.0.0.1:9/0/q", "--database-url", secret][..],
+        &["migrate", "--database-url", secret],
+        &["check", "--queue-url", "http://127.0.0.1:9/0/q", "--database-url", secret],
+        &["schema", &format!("--database-url={secret}")],
+    ] {
+        let wrong = run(&here, args);
+        assert_ne!(wrong.code, 0, "{args:?}");
+        assert!(!wrong.err.contains("hunter2") && !wrong.out.contains("hunter2"), "{args:?}\n{}", wrong.err);
+    }
+}
+
+#[test]
+fn the_schema_is_json_and_a_reader_may_leave_early() {
+    let here = directory();
+    let schema = run(&here, &["schema"]);
+    let json: Value = serde_json::from_str(&schema.out).unwrap();
+    assert_eq!(json["title"], "masq.toml");
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = said(masq(here.path(), &["schema"]).stdout(Stdio::from(writer)));
+    assert_eq!((unread.code, unread.err.as_str()), (0, ""));
+}
+
+/// What an AWS client wants to have, and the local queue does not look at.
+const CREDENTIALS: [(&str, &str); 3] =
+    [("AWS_ACCESS_KEY_ID", "any"), ("AWS_SECRET_ACCESS_KEY", "any"), ("AWS_REGION", "us-east-1")];
+
+/// `masq queue` with one queue on a free port.
+struct LocalQueue {
+    child: Child,
+    url: String,
+}
+
+impl LocalQueue {
+    fn start(directory: &TempDir) -> Self {
+        let mut child = masq(directory.path(), &["queue", "--listen", "127.0.0.1:0", "--create", "q"]).spawn().unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        Self { child, url: url.trim_end().to_owned() }
+    }
+
+    fn send(&self, directory: &TempDir, args: &[&str]) -> Said {
+        let mut command = masq(directory.path(), &[&["send"], args].concat());
+        said(command.envs(CREDENTIALS).env("MASQ_QUEUE_URL", &self.url))
+    }
+
+    async fn holds(&self) -> u64 {
+        let settings = SqsSettings { queue: self.url.clone(), ..SqsSettings::default() };
+        let variable =
+            |name: &str| CREDENTIALS.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let queue = SqsQueue::connect(settings, &variable).await.unwrap();
+        queue.attributes().await.unwrap().depth.visible
+    }
+}
+
+impl Drop for LocalQueue {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_is_on_the_queue_and_what_cannot_be_is_named_by_line() {
+    let here = directory();
+    let queue = LocalQueue::start(&here);
+    let generated = queue.send(&here, &["--generate", "123", "--bad", "50"]);
+    assert_eq!(generated.code, 0, "{}", generated.err);
+    assert!(generated.err.contains("123 sent, 0 refused"), "{}", generated.err);
+    assert_eq!(queue.holds().await, 123);
+
+    let long = "x".repeat(1_048_577);
+    let lines = format!("{{\"a\": 1}}\n\n{long}\nsecret\u{1b}[2J\n{}\n{}\n", "y".repeat(600_000), "z".repeat(600_000));
+    fs::write(here.path().join("messages.jsonl"), lines).unwrap();
+    let sent = queue.send(&here, &["messages.jsonl"]);
+    assert_eq!(sent.code, 3, "{}", sent.err);
+    assert!(sent.err.contains("line 3 not sent: it is longer") && sent.err.contains("line 4 not sent: it has the"));
+    assert!(sent.err.contains("3 sent, 2 refused") && !sent.err.contains("secret") && !sent.err.contains('\u{1b}'));
+    assert_eq!(queue.holds().await, 126);
+
+    let missing = queue.send(&here, &["--generate", "1", "--queue-url", &queue.url.replace("/q", "/none")]);
+    assert_eq!(missing.code, 69);
+    assert!(missing.err.contains("does not exist"), "{}", missing.err);
+    assert_eq!(queue.send(&here, &["no-such-file"]).code, 78);
+    assert_eq!(queue.send(&here, &[]).code, 2);
+}
+
+#[test]
+fn the_local_queue_ends_well_at_a_signal_and_leaves_no_core() {
+    let here = directory();
+    let mut queue = LocalQueue::start(&here);
+    #[cfg(target_os = "linux")]
+    {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", queue.child.id())).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+    }
+    kill_process(Pid::from_child(&queue.child), Signal::TERM).unwrap();
+    assert_eq!(queue.child.wait().unwrap().code(), Some(0));
+    let mut err = String::new();
+    queue.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert!(err.contains("aws ") && err.contains("--endpoint-url http://127.0.0.1:"), "{err}");
+}

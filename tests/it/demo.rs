@@ -1,0 +1,49 @@
+//! `masq demo` as somebody meets it who has just built it: nothing configured, nothing running.
+
+use std::{path::Path, process::Stdio};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+
+use crate::support::{finish, masq};
+
+fn demo(arguments: &[&str]) -> Command {
+    let mut command = masq(Path::new("/"), &[&["demo"], arguments].concat());
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_out_adds_up() {
+    let (exit, stdout, stderr) = finish(demo(&["--messages", "3000"])).await;
+    assert_eq!(exit, 0, "{stdout}{stderr}");
+    for line in ["3,000  logins sent", "rows in user_logins", "bad_ip:ip", "masq run   --keys keys"] {
+        assert!(stdout.contains(line), "{line:?} is not in\n{stdout}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_running_it_can_be_looked_into_until_it_is_told_to_stop() {
+    let mut child =
+        demo(&["--messages", "500", "--keep", "--log-format", "text"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let psql = loop {
+        let line = lines.next_line().await.unwrap().expect("it says how to look inside before it ends");
+        if let Some(command) = line.trim().strip_prefix("psql ") {
+            break command.trim_matches('\'').to_owned();
+        }
+    };
+    let session = crate::support::connector(&psql).connect().await.unwrap();
+    let rows = session.texts("looking inside", "SELECT count(*) > 400 FROM user_logins").await.unwrap();
+    assert_eq!(rows, [[Some("t".to_owned())]]);
+    session.close().await;
+
+    let id = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert!(child.wait().await.unwrap().success());
+    assert!(crate::support::connector(&psql).connect().await.is_err(), "the database is still there");
+}
