@@ -77,8 +77,9 @@ async fn what_cannot_be_written_to_is_refused_with_its_remedy() {
              synchronous_commit = on, for this login too",
         ),
     ];
+    let scene = Scene::new().await;
     for (sql, expected) in cases {
-        let scene = Scene::new().await;
+        scene.database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
         scene.database.execute(&sql).await;
         let said = refusal(&scene, &scene.database.url).await;
         assert!(said.lines().any(|line| line == expected), "{sql}\n{said}");
