@@ -37,7 +37,6 @@ pub async fn examine(
     allow_unsafe: bool,
 ) -> Result<Examined, DbError> {
     let mut findings = check::durability(&catalog::durability(session).await?, allow_unsafe);
-    let schema_missing = migrations::are_missing(session).await?;
     let table = catalog::table(session, &config.table).await?;
     let mut stored = Vec::new();
     if let Some(table) = &table {
@@ -45,34 +44,42 @@ pub async fn examine(
         findings.extend(judged);
         stored = types;
     }
-    if !schema_missing {
-        findings.extend(missing_grants(session).await?);
-        if let Some(keys) = keys {
-            findings.extend(other_keys(session, keys).await?);
-        }
+    let grants = missing_grants(session).await?;
+    // Without them nothing more can be asked.
+    let schema_missing = grants.is_empty() && migrations::are_missing(session).await?;
+    if let Some(keys) = keys.filter(|_| grants.is_empty() && !schema_missing) {
+        findings.extend(other_keys(session, keys).await?);
     }
+    findings.extend(grants);
     let needs_migration = schema_missing || table.is_none();
     Ok(Examined { findings, table, stored, needs_migration })
 }
 
-const GRANTS: &str = "SELECT what FROM (VALUES \
-     ('USAGE on schema masq', has_schema_privilege('masq', 'USAGE')), \
-     ('INSERT on masq.ledger', has_table_privilege('masq.ledger', 'INSERT')), \
-     ('SELECT on masq.ledger', has_table_privilege('masq.ledger', 'SELECT')), \
-     ('INSERT on masq.dead_letters', has_table_privilege('masq.dead_letters', 'INSERT')), \
-     ('INSERT on masq.epochs', has_table_privilege('masq.epochs', 'INSERT')), \
-     ('SELECT on masq.key_checks', has_table_privilege('masq.key_checks', 'SELECT')), \
-     ('EXECUTE on masq.keep_partitions', has_function_privilege('masq.keep_partitions(interval)', 'EXECUTE')), \
-     ('EXECUTE on masq.make_partition', has_function_privilege('masq.make_partition(date)', 'EXECUTE')) \
-     ) AS needed (what, granted) WHERE NOT granted";
+/// By the catalogue's numbers, since a name in a schema that one may not use is an error. What is not there yet is not
+/// asked for.
+const GRANTS: &str = "\
+    SELECT what, format('GRANT %s TO %I', what, current_user) FROM (
+        SELECT 'USAGE ON SCHEMA masq', has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'masq'
+        UNION ALL
+        SELECT format('%s ON masq.%s', needed.privilege, relname), has_table_privilege(oid, needed.privilege)
+        FROM (VALUES ('migrations', 'SELECT'), ('ledger', 'INSERT'), ('ledger', 'SELECT'), ('dead_letters', 'INSERT'),
+                     ('epochs', 'INSERT'), ('key_checks', 'SELECT')) AS needed (name, privilege)
+        JOIN pg_class ON relname = needed.name
+        WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'masq')
+        UNION ALL
+        SELECT format('EXECUTE ON FUNCTION masq.%s(%s)', proname, pg_get_function_identity_arguments(oid)),
+               has_function_privilege(oid, 'EXECUTE')
+        FROM pg_proc
+        WHERE proname IN ('keep_partitions', 'make_partition')
+          AND pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'masq')
+    ) AS needed (what, granted) WHERE NOT granted";
 
 async fn missing_grants(session: &Session) -> Result<Vec<Finding>, DbError> {
     let failed = |error| DbError::new("reading this login's permissions", &error);
     let rows = session.query_typed(GRANTS, &[]).await.map_err(failed)?;
     rows.iter()
         .map(|row| {
-            let what: &str = row.try_get(0).map_err(failed)?;
-            let remedy = format!("GRANT {what} to it");
+            let (what, remedy): (&str, &str) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
             Ok(Finding::new(Severity::Denied, "database", format!("this login lacks {what}"), remedy))
         })
         .collect()

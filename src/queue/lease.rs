@@ -85,3 +85,78 @@ async fn keep<Q: Queue>(queue: Q, held: Arc<Mutex<Vec<Held>>>, visibility: Durat
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::queue::memory::{MemoryQueue, MemoryQueues, Settings};
+
+    const VISIBILITY: Duration = Duration::from_secs(30);
+
+    struct Case {
+        queues: MemoryQueues,
+        queue: MemoryQueue,
+        metrics: Arc<Metrics>,
+        lease: Lease,
+    }
+
+    fn case() -> Case {
+        let queues = MemoryQueues::new();
+        let queue = queues.create("q", Settings::default()).unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let lease = Lease::new(&queue, VISIBILITY, &metrics);
+        Case { queues, queue, metrics, lease }
+    }
+
+    impl Case {
+        async fn hold(&self, count: usize) {
+            for _ in 0..count {
+                self.queue.send(b"body".to_vec());
+            }
+            let messages = self.queue.receive(Duration::ZERO, VISIBILITY).await.unwrap();
+            assert_eq!(messages.len(), count);
+            self.lease.hold(&messages);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_stays_hidden_and_is_extended_at_half_life() {
+        let (case, start) = (case(), Instant::now());
+        case.hold(3).await;
+        sleep(Duration::from_secs(10)).await;
+        case.hold(2).await;
+        // Each poll's messages have their own half-lives: 15 s and 30 s, 25 s and 40 s.
+        for (seconds, extended) in [(14, 0), (16, 3), (24, 3), (26, 5), (31, 8), (41, 10)] {
+            sleep_until(start + Duration::from_secs(seconds)).await;
+            assert_eq!(case.metrics.extended.get(), extended, "after {seconds} s");
+        }
+        sleep(Duration::from_secs(3600)).await;
+        assert_eq!(case.queue.count().visible, 0);
+        assert_eq!(case.metrics.extend_failures.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_dropped_extends_nothing_more() {
+        let case = case();
+        case.hold(3).await;
+        sleep(Duration::from_secs(20)).await;
+        drop(case.lease);
+        sleep(Duration::from_secs(26)).await;
+        assert_eq!((case.metrics.extended.get(), case.queue.count().visible), (3, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_extended_is_counted_and_the_rest_goes_on() {
+        let case = case();
+        case.hold(2).await;
+        case.queue.purge();
+        case.hold(1).await;
+        sleep(Duration::from_secs(16)).await;
+        assert_eq!((case.metrics.extended.get(), case.metrics.extend_failures.get()), (1, 2));
+        case.queues.delete("q");
+        sleep(Duration::from_secs(15)).await;
+        assert_eq!((case.metrics.extended.get(), case.metrics.extend_failures.get()), (1, 5));
+    }
+}

@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod ledger;
 pub mod memory;
 pub mod postgres;
+mod shape;
 
 use std::{future::Future, ops::Range};
 

@@ -25,7 +25,7 @@ use crate::{
     },
     event::Reason,
     queue::Key,
-    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, copy, dead_letters, ledger},
+    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, copy, dead_letters, ledger, shape},
 };
 
 /// For how many batches the safe way is taken after a copy was aborted. More would pay its price (about 1.5 times the
@@ -62,6 +62,7 @@ struct Open {
     session: Session,
     copy_ledger: Statement,
     copy_rows: Statement,
+    shape: Option<String>,
     kept_at: Instant,
     /// The epoch whose header this session has written. Not the sink's: after a failover the header may be gone.
     epoch: Option<uuid::Uuid>,
@@ -78,6 +79,8 @@ enum WriteError {
     NotReplicated,
     /// The table took fewer rows than it was given.
     RowsVanished,
+    /// The table's columns are no longer of the types that were written.
+    Reshaped,
     /// There is no session.
     Unreachable(SinkError),
 }
@@ -100,6 +103,7 @@ impl PostgresSink {
         }
         if self.open.is_none() {
             let session = self.target.connector.connect().await.map_err(SinkError::from)?;
+            let shape = shape::as_started(&session, &self.target).await?;
             let prepared = async {
                 let copy_ledger = session.prepare(ledger::COPY).await?;
                 let copy_rows = session.prepare(&copy_rows(&self.target)).await?;
@@ -108,7 +112,7 @@ impl PostgresSink {
             };
             let (copy_ledger, copy_rows, oldest) = prepared.await.map_err(|error| self.explain_own(&error))?;
             self.oldest = oldest;
-            self.open = Some(Open { session, copy_ledger, copy_rows, kept_at: Instant::now(), epoch: None });
+            self.open = Some(Open { session, copy_ledger, copy_rows, shape, kept_at: Instant::now(), epoch: None });
         }
         self.open.as_mut().ok_or_else(|| SinkError::Unavailable("the session is gone".to_owned()))
     }
@@ -225,6 +229,12 @@ impl PostgresSink {
         if written.is_err() && open.session.batch_execute("ROLLBACK").await.is_err() {
             self.open = None;
         }
+        // Bytes of another type may look like a bad value, too.
+        if let (Err(WriteError::Rows(_)), Some(open)) = (&written, &self.open)
+            && shape::now(&open.session, &target).await.is_ok_and(|shape| shape != open.shape)
+        {
+            return Err(WriteError::Reshaped);
+        }
         written
     }
 
@@ -236,6 +246,10 @@ impl PostgresSink {
                 Err(SinkError::Unavailable("the commit was not confirmed by the synchronous standby".to_owned()))
             }
             Err(WriteError::Unreachable(error)) => Err(error),
+            Err(WriteError::Reshaped) => {
+                self.open = None;
+                Err(shape::changed(&self.target))
+            }
             Err(WriteError::RowsVanished) => Err(SinkError::Misconfigured(format!(
                 "a trigger or rule on {} drops rows that are written to it; masq cannot call them loaded",
                 self.target.table.name
@@ -279,7 +293,7 @@ impl Open {
     async fn copy_all(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Written {
         let keyed = || entries.iter().filter(|entry| !is_late(entry));
         self.copy(&self.copy_ledger, ledger::tuples(keyed())).await?;
-        self.write_rows(batch, entries).await?;
+        self.write_rows(target, batch, entries).await?;
         self.write_dead(target, batch, keyed()).await?;
         let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
         Ok(entries.iter().map(|entry| outcome(!is_late(entry) || late.contains(&entry.message.key))).collect())
@@ -290,7 +304,7 @@ impl Open {
         let keyed: Vec<&Entry> = entries.iter().filter(|entry| !is_late(entry)).collect();
         let new = ledger::claim(&self.session, &keyed).await?;
         let is_new = |entry: &&Entry| new.contains(&entry.message.key);
-        self.write_rows(batch, entries.iter().filter(is_new)).await?;
+        self.write_rows(target, batch, entries.iter().filter(is_new)).await?;
         self.write_dead(target, batch, entries.iter().filter(is_new)).await?;
         let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
         Ok(entries.iter().map(|entry| outcome(is_new(&entry) || late.contains(&entry.message.key))).collect())
@@ -298,6 +312,7 @@ impl Open {
 
     async fn write_rows<'a>(
         &self,
+        target: &Target,
         batch: &Batch,
         entries: impl IntoIterator<Item = &'a Entry>,
     ) -> Result<(), WriteError> {
@@ -315,7 +330,10 @@ impl Open {
         }
         tuples.extend_from_slice(copy::TRAILER);
         let copied = self.copy(&self.copy_rows, tuples).await.map_err(WriteError::Rows)?;
-        if copied == rows { Ok(()) } else { Err(WriteError::RowsVanished) }
+        if copied != rows {
+            return Err(WriteError::RowsVanished);
+        }
+        if shape::now(&self.session, target).await? == self.shape { Ok(()) } else { Err(WriteError::Reshaped) }
     }
 
     async fn copy(&self, statement: &Statement, tuples: Vec<u8>) -> Result<u64, Error> {

@@ -339,7 +339,8 @@ async fn draining_ends_when_nothing_is_left_in_anybodys_hands() {
 
 #[tokio::test(start_paused = true)]
 async fn batches_grow_under_a_backlog_up_to_their_caps() {
-    let body = stage_body_len();
+    // An intake expects bodies of 1,024 bytes until it has seen larger ones, and these are smaller.
+    let body = 1024;
     // Messages; bytes of a batch at most; transactions at most; bytes held at most.
     for (count, max_bytes, transactions, held) in
         [(6000, 64 << 20, 12, 2000 * body), (1000, 100 * body, 25, 100 * body), (100, 1, 10, 10 * body)]
@@ -352,12 +353,6 @@ async fn batches_grow_under_a_backlog_up_to_their_caps() {
         assert!(stage.sink.transactions() <= transactions, "{count}: {} transactions", stage.sink.transactions());
         assert!(stage.queue.most_held() <= held, "{count}: {} bytes held", stage.queue.most_held());
     }
-}
-
-/// At least the length of any body that [`Stage::send_many`] sends here.
-fn stage_body_len() -> u64 {
-    // An intake expects 1,024 bytes of a body until it has seen larger ones, so this is what its arithmetic is made of.
-    1024
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use masq::{
     },
     sink::memory::MemorySink,
 };
+use tokio::{sync::Notify, time::Instant};
 
 /// What the queue does instead of what it is asked to.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct ScriptedQueue {
     pub(crate) inner: MemoryQueue,
     sink: Option<MemorySink>,
     seen: Arc<Mutex<Seen>>,
+    /// Told when there may be ghosts.
+    appeared: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -61,7 +64,7 @@ struct Seen {
 impl ScriptedQueue {
     pub(crate) fn new(sink: Option<MemorySink>) -> Self {
         let inner = MemoryQueues::new().create("login-queue", Settings::default()).unwrap();
-        Self { inner, sink, seen: Arc::default() }
+        Self { inner, sink, seen: Arc::default(), appeared: Arc::default() }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -88,6 +91,7 @@ impl ScriptedQueue {
     /// Delivers a message that was sent at another time, or once more.
     pub(crate) fn deliver(&self, key: Key, body: &[u8]) {
         self.seen().ghosts.push(ghost(key, body.to_vec()));
+        self.appeared.notify_waiters();
     }
 
     /// Whether nothing is left.
@@ -115,6 +119,23 @@ impl ScriptedQueue {
             }
         }
         seen.most_held = seen.most_held.max(seen.bytes_held);
+    }
+
+    async fn take(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
+        let end = Instant::now() + wait;
+        loop {
+            let appeared = self.appeared.notified();
+            let ghosts = self.ghosts();
+            if !ghosts.is_empty() {
+                return Ok(ghosts);
+            }
+            tokio::select! {
+                biased;
+                // A poll of this queue that is dropped has taken nothing.
+                messages = self.inner.receive(end - Instant::now(), visibility) => return messages,
+                () = appeared => {}
+            }
+        }
     }
 
     /// Ghosts appear once their messages are gone.
@@ -154,12 +175,7 @@ impl Queue for ScriptedQueue {
             QueueFault::Panic => panic!("a defect"),
             QueueFault::AnswerLost | QueueFault::Half | QueueFault::None => {}
         }
-        let ghosts = self.ghosts();
-        if !ghosts.is_empty() {
-            self.note(&ghosts);
-            return Ok(ghosts);
-        }
-        let messages = self.inner.receive(wait, visibility).await?;
+        let messages = self.take(wait, visibility).await?;
         self.note(&messages);
         match fault {
             QueueFault::AnswerLost => return Err(unavailable("ReceiveMessage")),
@@ -199,6 +215,7 @@ impl Queue for ScriptedQueue {
             seen.bytes_held -= seen.held.remove(&key).unwrap_or(0);
         }
         drop(seen);
+        self.appeared.notify_waiters();
         Ok(failed)
     }
 

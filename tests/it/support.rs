@@ -289,3 +289,9 @@ pub fn shared(keys: &Keys) -> Shared {
 pub fn config() -> Config {
     Config::check(&Sources::default()).unwrap()
 }
+
+/// The built-in configuration with this file over it.
+pub fn config_of(file: &str) -> Config {
+    let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
+    Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"))
+}
