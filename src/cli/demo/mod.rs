@@ -88,6 +88,7 @@ struct World {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let stop = signals::listen()?;
+    context.say("Starting a private PostgreSQL and a local SQS-compatible queue …");
     let world = tokio::select! {
         world = World::start(&args) => world?,
         () = stop.gently.started() => return Ok(Exit::Unfinished),
@@ -216,14 +217,18 @@ async fn load(
     let workers = start::workers(queue, &ready, config, shared, (Some(VISIBILITY), options))?;
 
     let started = Instant::now();
-    let mut progress = Progress::new(context, "loading", Some(total));
+    let mut progress = Some(Progress::new(context, "loading", Some(total)));
     let mut pipeline = std::pin::pin!(pipeline::run(workers, &stop.gently));
     let mut all_settled = None;
     loop {
         let done = shared.metrics.rows.get() + shared.metrics.dead_lettered();
-        progress.set(done);
+        if let Some(progress) = &mut progress {
+            progress.set(done);
+        }
         if done >= total && all_settled.is_none() {
             all_settled = Some(started.elapsed());
+            progress.take().map(Progress::finish);
+            context.say("All loaded. Waiting for those whose delete got lost on the way, which come a second time …");
         }
         tokio::select! {
             ended = &mut pipeline => {
@@ -233,7 +238,7 @@ async fn load(
             () = sleep(Duration::from_millis(10)) => {}
         }
     }
-    progress.finish();
+    progress.map(Progress::finish);
     Ok(all_settled.unwrap_or_else(|| started.elapsed()))
 }
 

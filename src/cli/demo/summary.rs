@@ -136,7 +136,7 @@ impl Summary<'_> {
         for login in logins.iter().filter(|login| !login.is_bad).take(SHOWN) {
             text.push_str(&self.beside(login, session).await?);
         }
-        text.push_str("\nDead letters, by reason (each body sealed for the holder of recovery.key):\n");
+        text.push_str("Dead letters, by reason (each body sealed for the holder of recovery.key):\n");
         let sql = "SELECT count(*), reason FROM masq.dead_letters GROUP BY 2 ORDER BY 1 DESC, 2";
         for row in session.texts("listing the dead letters", sql).await? {
             let cell = |at: usize| row[at].clone().unwrap_or_default();
