@@ -29,4 +29,5 @@ mod preview;
 mod refusals;
 mod run;
 mod second_opinions;
+mod signature;
 mod tables;
