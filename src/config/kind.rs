@@ -2,7 +2,7 @@
 //!
 //! Errors here are the end of a sentence that begins with the setting's name: `must be …`.
 
-use std::{net::SocketAddr, ops::RangeInclusive};
+use std::{net::SocketAddr, num::NonZeroU16, ops::RangeInclusive};
 
 use super::{ColumnType, Path, complaint::suggestion, raw::Value};
 
@@ -123,10 +123,20 @@ pub(super) fn name(text: &str) -> Result<(), String> {
 }
 
 fn url(text: &str) -> Result<(), String> {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    match host {
-        Some(host) if !host.is_empty() && !host.starts_with('/') && !text.contains(char::is_whitespace) => Ok(()),
-        _ => Err("must be a URL that begins with https:// or http://".to_owned()),
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let place = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    if place.is_empty() || text.contains(char::is_whitespace) {
+        return Err("must be a URL that begins with https:// or http://".to_owned());
+    }
+    if place.contains('@') {
+        return Err("must name a host, without user or password".to_owned());
+    }
+    // What follows the last colon, unless that stands inside an IPv6 address.
+    match place.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((_, port)) if port.parse::<NonZeroU16>().is_err() => {
+            Err("must have a port from 1 to 65535, or none".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 
