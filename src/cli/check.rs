@@ -51,12 +51,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     findings.extend(database(&config, keys.as_deref(), args.allow_unsafe_durability).await);
 
     report::print(if args.json { as_json(&findings) } else { as_text(&findings) })?;
-    Ok(match findings.iter().map(|finding| finding.severity).max() {
-        Some(Severity::Absent) => Exit::Absent,
-        Some(Severity::Denied) => Exit::Denied,
-        Some(Severity::Refused) => Exit::Config,
-        Some(Severity::Note) if args.strict => Exit::Rejects,
-        Some(Severity::Note) | None => Exit::Done,
+    Ok(match Exit::of_findings(&findings) {
+        Exit::Done if args.strict && !findings.is_empty() => Exit::Rejects,
+        exit => exit,
     })
 }
 

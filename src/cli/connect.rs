@@ -6,7 +6,10 @@ use super::{context::Context, environment::lookup, exit::Exit, report::Failure};
 use crate::{
     config::Config,
     db::{Connector, Timeouts, account, conninfo::Conninfo},
-    queue::sqs::{SqsQueue, SqsSettings},
+    queue::{
+        QueueError,
+        sqs::{SqsQueue, SqsSettings},
+    },
     vault::keyring::KeyRing,
 };
 
@@ -21,7 +24,11 @@ pub(super) async fn queue(config: &Config) -> Result<SqsQueue, Failure> {
         ));
     };
     let settings = SqsSettings { queue: url.clone(), endpoint: config.queue.endpoint.clone(), ca_bundle: None };
-    Ok(SqsQueue::connect(settings, &lookup).await?)
+    // Nothing has been called yet, so whatever is wrong is wrong on this side.
+    SqsQueue::connect(settings, &lookup).await.map_err(|error| match error {
+        QueueError::Denied { reason, .. } => Failure::new(Exit::Config, reason),
+        QueueError::Unavailable { .. } => error.into(),
+    })
 }
 
 /// The way to the database that the configuration and libpq's variables name.

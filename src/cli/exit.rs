@@ -6,6 +6,7 @@ use std::{io, process::ExitCode};
 
 use super::report::Failure;
 use crate::{
+    check::{Finding, Severity},
     config::Complaints,
     db::{ConnectError, DbError, conninfo::ConninfoError},
     pipeline::PipelineError,
@@ -49,6 +50,16 @@ impl Exit {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Denied,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Absent,
             _ => Self::Config,
+        }
+    }
+
+    /// For what is not ready, by the worst of it. Notes are none of its business.
+    pub(super) fn of_findings(findings: &[Finding]) -> Self {
+        match findings.iter().map(|finding| finding.severity).max() {
+            Some(Severity::Absent) => Self::Absent,
+            Some(Severity::Denied) => Self::Denied,
+            Some(Severity::Refused) => Self::Config,
+            Some(Severity::Note) | None => Self::Done,
         }
     }
 
@@ -127,7 +138,8 @@ impl From<StartError> for Failure {
             StartError::Absent(_) => Exit::Absent,
             StartError::Denied(_) => Exit::Denied,
             StartError::Keys(error) => Exit::of_key(error),
-            StartError::Problems(_) | StartError::Domain(_) => Exit::Config,
+            StartError::Problems(findings) => Exit::of_findings(findings),
+            StartError::Domain(_) => Exit::Config,
         };
         Self::of(exit, &error)
     }
@@ -139,5 +151,23 @@ impl From<PipelineError> for Failure {
             PipelineError::Bug => Exit::Bug,
         };
         Self::of(exit, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_finding_decides() {
+        let found = |severities: &[Severity]| {
+            let finding = |severity: &Severity| Finding::new(*severity, "queue", "", "");
+            Exit::of_findings(&severities.iter().map(finding).collect::<Vec<_>>())
+        };
+        assert_eq!(found(&[]), Exit::Done);
+        assert_eq!(found(&[Severity::Note]), Exit::Done);
+        assert_eq!(found(&[Severity::Refused, Severity::Note]), Exit::Config);
+        assert_eq!(found(&[Severity::Refused, Severity::Denied]), Exit::Denied);
+        assert_eq!(found(&[Severity::Absent, Severity::Denied]), Exit::Absent);
     }
 }
