@@ -52,6 +52,9 @@ pub async fn examine(
     }
     findings.extend(grants);
     let needs_migration = schema_missing || table.is_none();
+    if needs_migration {
+        findings.extend(missing_rights_to_create(session, config).await?);
+    }
     Ok(Examined { findings, table, stored, needs_migration })
 }
 
@@ -85,6 +88,43 @@ async fn missing_grants(session: &Session) -> Result<Vec<Finding>, DbError> {
         .collect()
 }
 
+/// Whether the schema masq is there or may be made; the same of the table, which is NULL where its schema is missing.
+const MAY_CREATE: &str = "\
+    SELECT current_database()::text, coalesce($1, current_schema()::text, ''),
+           to_regnamespace('masq') IS NOT NULL OR has_database_privilege(current_database(), 'CREATE'),
+           to_regclass($2) IS NOT NULL
+           OR (SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = coalesce($1, current_schema()))";
+
+/// What keeps this login from creating what is not there.
+async fn missing_rights_to_create(session: &Session, config: &Config) -> Result<Vec<Finding>, DbError> {
+    let failed = |error| DbError::new("reading what this login may create", &error);
+    let table = catalog::quote_table(&config.table);
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&config.table.schema, Type::TEXT), (&table, Type::TEXT)];
+    let row = session.query_typed_one(MAY_CREATE, &parameters).await.map_err(failed)?;
+    let (database, schema): (&str, &str) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+    let may_create_masq: bool = row.try_get(2).map_err(failed)?;
+    let may_create_table: Option<bool> = row.try_get(3).map_err(failed)?;
+
+    let (table, remedy) = (&config.table.name, "run `masq migrate` once with a login that may");
+    let mut findings = Vec::new();
+    if !may_create_masq {
+        let what = format!("the schema masq is missing, and this login may not create schemas in {database}");
+        findings.push(Finding::refused("database", what, remedy));
+    }
+    match may_create_table {
+        Some(true) => {}
+        Some(false) => {
+            let what = format!("{table} is missing, and this login may not create tables in the schema {schema}");
+            findings.push(Finding::refused("table", what, remedy));
+        }
+        None => {
+            let what = format!("{table} is missing, and so is its schema {schema}");
+            findings.push(Finding::refused("table", what, "create the schema, or name another in [table]"));
+        }
+    }
+    Ok(findings)
+}
+
 /// What a database knows keys by: a name and a value that says nothing of the key.
 fn key_checks(keys: &KeyRing) -> [(String, Vec<u8>, &'static str); 3] {
     [
@@ -94,16 +134,19 @@ fn key_checks(keys: &KeyRing) -> [(String, Vec<u8>, &'static str); 3] {
     ]
 }
 
-/// Keys that are not those with which this database was written.
+/// Keys that are not those with which this database was written, or that it does not know and this login cannot note.
 async fn other_keys(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, DbError> {
     let failed = |error| DbError::new("comparing the keys", &error);
-    let mut findings = Vec::new();
+    let (mut findings, mut all_known) = (Vec::new(), true);
     for (name, value, file) in key_checks(keys) {
         let known = session
             .query_typed("SELECT value FROM masq.key_checks WHERE name = $1", &[(&name, Type::TEXT)])
             .await
             .map_err(failed)?;
-        let Some(row) = known.first() else { continue };
+        let Some(row) = known.first() else {
+            all_known = false;
+            continue;
+        };
         let known: Vec<u8> = row.try_get(0).map_err(failed)?;
         if known != value {
             findings.push(Finding::refused(
@@ -113,8 +156,20 @@ async fn other_keys(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, D
             ));
         }
     }
+    if !all_known {
+        // Only the first worker needs it.
+        let grant = session.query_typed(NOTE_KEYS, &[]).await.map_err(failed)?;
+        if let Some(row) = grant.first() {
+            let what = "this login lacks INSERT ON masq.key_checks, with which the first worker notes its keys";
+            let remedy: &str = row.try_get(0).map_err(failed)?;
+            findings.push(Finding::new(Severity::Denied, "database", what, remedy));
+        }
+    }
     Ok(findings)
 }
+
+const NOTE_KEYS: &str = "SELECT format('GRANT INSERT ON masq.key_checks TO %I', current_user) \
+     WHERE NOT has_table_privilege('masq.key_checks', 'INSERT')";
 
 /// Notes the keys in a database that has never seen any; afterwards only these write there.
 ///
