@@ -24,6 +24,9 @@ const OURS: &str = "masq";
 /// be masked; above it, their warnings would be lost.
 const OTHERS_AT_MOST: LevelFilter = LevelFilter::INFO;
 
+/// The AWS crates warn in pages of their internals about what our own errors then say in a line.
+const AWS: [&str; 5] = ["aws_config", "aws_runtime", "aws_smithy_runtime", "aws_smithy_runtime_api", "aws_sdk_sts"];
+
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -48,7 +51,8 @@ pub struct FilterError;
 impl Filter {
     /// Everything up to `level`, for other crates no more than info.
     pub fn level(level: LevelFilter) -> Self {
-        Self(Targets::new().with_default(level.min(OTHERS_AT_MOST)).with_target(OURS, level))
+        let aws = AWS.map(|target| (target, level.min(LevelFilter::ERROR)));
+        Self(Targets::new().with_default(level.min(OTHERS_AT_MOST)).with_targets(aws).with_target(OURS, level))
     }
 }
 

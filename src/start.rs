@@ -74,6 +74,13 @@ pub struct Ready {
     oldest: i64,
 }
 
+impl Ready {
+    /// What the workers write to, and how it is reached.
+    pub fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target)
+    }
+}
+
 fn lines(findings: &[Finding]) -> String {
     let line = |finding: &Finding| match finding.remedy.as_str() {
         "" => format!("{}: {}", finding.part, finding.what),

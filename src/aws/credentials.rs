@@ -124,10 +124,11 @@ impl Credentials {
                  that one in AWS_PROFILE"
             )
         } else if matches!(error, CredentialsError::CredentialsNotLoaded(_)) || cause.contains("IMDS") {
-            // The metadata service is asked last: that it is locked matters only where nothing else gave any.
-            format!(
-                "{cause}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
-            )
+            // The chain's own words list every place that was asked, in a line that nobody reads to its end.
+            tracing::debug!(cause, "no AWS credentials");
+            "neither the environment, the profile, nor this machine's role has any: set AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
+                .to_owned()
         } else {
             cause
         };

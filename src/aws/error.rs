@@ -72,7 +72,7 @@ pub enum AwsError {
         seconds: i64,
     },
     /// What the call is about does not exist, or not yet.
-    #[error("it does not exist ({code}); check name, account and region")]
+    #[error("there is none of that name ({code}): check name, account and region")]
     NotFound {
         /// The service's word for it.
         code: String,

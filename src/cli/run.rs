@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::{
     connect,
@@ -15,17 +15,21 @@ use super::{
 use crate::{
     check,
     config::Config,
-    db::Connector,
+    db::{Connector, Session},
     http::HttpServer,
     metrics::Metrics,
     pipeline::{self, Status, Trouble},
     queue::{Queue, sqs::SqsQueue},
+    sink::postgres::Target,
     start::{self, Options, Shared},
 };
 
-/// How often the queue is asked how much it holds, and how often a log line says how far the work is. Each question
-/// is a request of SQS's, so not every second.
-const REPORT: Duration = Duration::from_secs(30);
+/// How often a log line says how far the work is, where it goes on at all, and the database is asked whether it is
+/// there. An outage on a quiet queue is noticed within this time.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// Of so many reports one asks the queue how much it holds, which is a request of SQS's.
+const ASK_QUEUE: u32 = 6;
 
 /// Load messages from the queue into the table, each exactly once, until SIGTERM or Ctrl-C
 ///
@@ -69,7 +73,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     connect::announce(context, &config, &queue, &connector);
 
     let stop = signals::listen()?;
-    let http = listen(&config, &shared).await?;
+    let http = listen(&config, &shared, args.drain).await?;
     let options = Options {
         deadline: Instant::now() + Duration::from_secs(args.start_timeout),
         allow_unsafe: args.allow_unsafe_durability,
@@ -93,17 +97,25 @@ async fn stopped_before_start(stop: &Stop, status: &Status) {
     }
 }
 
-async fn listen(config: &Config, shared: &Shared) -> Result<Option<HttpServer>, Failure> {
-    shared.status.set(Trouble::Starting, &"not started yet");
+/// A service must not run unwatched; a run that drains the queue may do so beside the service that has the port.
+async fn listen(config: &Config, shared: &Shared, drain: bool) -> Result<Option<HttpServer>, Failure> {
+    shared
+        .status
+        .set(Trouble::Starting, &"the queue and the database are being examined; the log says what is awaited");
     let Some(listen) = config.http.listen else { return Ok(None) };
-    let server = HttpServer::start(listen, Arc::clone(&shared.status), Arc::clone(&shared.metrics)).await;
-    let server = server.map_err(|error| {
-        Failure::new(Exit::Config, format!("cannot listen on {listen}"))
+    match HttpServer::start(listen, Arc::clone(&shared.status), Arc::clone(&shared.metrics)).await {
+        Ok(server) => {
+            tracing::info!(address = %server.addr(), "answering /livez, /readyz and /metrics");
+            Ok(Some(server))
+        }
+        Err(error) if drain => {
+            tracing::warn!(address = %listen, %error, "goes on without /livez, /readyz and /metrics");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::new(Exit::Config, format!("cannot listen on {listen}"))
             .because(&error)
-            .hint("choose another address with --listen or [http] listen, or \"off\"")
-    })?;
-    tracing::info!(address = %server.addr(), "answering /livez, /readyz and /metrics");
-    Ok(Some(server))
+            .hint("choose another address with --listen or [http] listen, or \"off\"")),
+    }
 }
 
 async fn work(
@@ -121,7 +133,7 @@ async fn work(
     shared.status.clear(Trouble::Starting);
     tracing::info!("ready");
 
-    let reporter = tokio::spawn(report(queue.clone(), Arc::clone(&shared.metrics)));
+    let reporter = tokio::spawn(report(queue.clone(), ready.target(), shared.clone()));
     let exit = tokio::select! {
         ended = pipeline::run(workers, &stop.gently) => ended.map(|()| Exit::Done).map_err(Failure::from),
         () = grace_over(stop, &shared.status, grace) => {
@@ -144,19 +156,45 @@ async fn grace_over(stop: &Stop, status: &Status, grace: u64) {
     }
 }
 
-/// Says now and then how far the work is, and how much there is left.
-async fn report(queue: SqsQueue, metrics: Arc<Metrics>) {
-    let mut ticks = interval(REPORT);
+/// Says now and then how far the work is, how much there is left, and whether the database is there: while nothing is
+/// received the workers would not notice.
+async fn report(queue: SqsQueue, target: Arc<Target>, shared: Shared) {
     let mut before = 0;
-    loop {
-        ticks.tick().await;
-        if let Ok(depth) = queue.depth().await {
-            metrics.depth(depth);
-        }
-        let received = metrics.received.get();
+    let mut session = None;
+    for round in 0.. {
+        sleep(REPORT).await;
+        let received = shared.metrics.received.get();
         if received != before {
             before = received;
-            log_totals(&metrics, "working");
+            log_totals(&shared.metrics, "working");
+        }
+        if round % ASK_QUEUE == 0
+            && let Ok(depth) = queue.depth().await
+        {
+            shared.metrics.depth(depth);
+        }
+        session = is_there(&target.connector, session, &shared.status).await;
+    }
+}
+
+/// Asks the database whether it is there, in a session that is kept.
+async fn is_there(connector: &Connector, session: Option<Session>, status: &Status) -> Option<Session> {
+    let asked = async {
+        let session = match session {
+            Some(session) => session,
+            None => connector.connect().await.map_err(|error| error.to_string())?,
+        };
+        session.texts("asking whether the database is there", "SELECT").await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(session)
+    };
+    match asked.await {
+        Ok(session) => {
+            status.clear(Trouble::Reach);
+            Some(session)
+        }
+        Err(what) => {
+            status.set(Trouble::Reach, &what);
+            None
         }
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod logins;
 pub mod postgres;
+pub mod scratch;
 pub mod sqs;

@@ -18,6 +18,8 @@ pub enum Trouble {
     Queue,
     /// Outcomes cannot be written.
     Database,
+    /// The database does not answer, whether there is something to write or not.
+    Reach,
     /// What is settled cannot be deleted.
     Delete,
     /// The signal to stop has been given.
@@ -30,7 +32,7 @@ impl Trouble {
         match self {
             Self::Starting => "starting",
             Self::Queue => "queue",
-            Self::Database => "database",
+            Self::Database | Self::Reach => "database",
             Self::Delete => "delete",
             Self::Stopping => "stopping",
         }

@@ -102,7 +102,7 @@ pub enum QueueError {
         missing: bool,
     },
     /// Somebody must change something: credentials, permissions, the address.
-    #[error("{action} was refused: {reason}")]
+    #[error("{action}: {reason}")]
     Denied {
         /// The call, by its SQS name.
         action: &'static str,

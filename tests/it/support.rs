@@ -17,7 +17,10 @@ use std::{
 use masq::{
     config::{Config, Sources},
     db::{Connector, Session, Timeouts, conninfo::Conninfo},
-    local::postgres::{Options, PrivatePostgres},
+    local::{
+        postgres::{Options, PrivatePostgres},
+        scratch::Scratch,
+    },
     metrics::Metrics,
     pipeline::Status,
     start::Shared,
@@ -38,10 +41,11 @@ pub fn login(user: &str, ip: &str) -> String {
     )
 }
 
-/// The cluster that all tests of this binary share. It ends with the process: see `local/postgres/watchdog.rs`.
+/// The cluster that all tests of this binary share. It ends with the process, and so does its directory: see
+/// `local/postgres/watchdog.rs` and `local/scratch.rs`.
 struct Cluster {
     server: PrivatePostgres,
-    _directory: TempDir,
+    _directory: Scratch,
 }
 
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
@@ -49,7 +53,7 @@ static DATABASES: AtomicUsize = AtomicUsize::new(0);
 
 impl Cluster {
     async fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("masq-test-").tempdir_in("/tmp").unwrap();
+        let directory = Scratch::new("masq-test-").unwrap();
         let options = Options {
             directory: directory.path().join("cluster"),
             path: std::env::var("PATH").ok(),

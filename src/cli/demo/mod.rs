@@ -8,7 +8,7 @@ mod summary;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,15 +34,17 @@ use crate::{
     local::{
         logins::{Login, Logins, Share},
         postgres::{Options as PostgresOptions, PrivatePostgres},
+        scratch::Scratch,
         sqs::SqsServer,
     },
     metrics::Metrics,
-    pipeline::{self, Status},
+    pipeline::{self, Status, Worker},
     queue::{
         Queue,
         memory::{MemoryQueues, Settings},
         sqs::{Sent, SqsQueue},
     },
+    sink::postgres::PostgresSink,
     start::{self, Options, Shared},
     vault::keyring,
 };
@@ -79,11 +81,15 @@ pub(super) struct Args {
     postgres_bin: Option<PathBuf>,
 }
 
+fn stopped() -> Failure {
+    Failure::new(Exit::Unfinished, "stopped before the end; everything is removed")
+}
+
 /// What runs while the demo does; it ends with it.
 struct World {
     postgres: PrivatePostgres,
     server: SqsServer,
-    directory: tempfile::TempDir,
+    directory: Scratch,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
@@ -91,11 +97,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     context.say("Starting a private PostgreSQL and a local SQS-compatible queue …");
     let world = tokio::select! {
         world = World::start(&args) => world?,
-        () = stop.gently.started() => return Ok(Exit::Unfinished),
+        () = stop.gently.started() => return Err(stopped()),
     };
     let outcome = tokio::select! {
         outcome = show(&args, context, &world, &stop) => outcome,
-        () = stop.now.started() => Ok(Exit::Unfinished),
+        () = stop.now.started() => Err(stopped()),
     };
     let World { postgres, server, directory } = world;
     server.stop().await;
@@ -121,7 +127,7 @@ async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Res
     let forgetful = Forgetful::new(queue.clone());
     let took = load(&forgetful, &config, &shared, logins.len() as u64, (context, stop)).await?;
     if stop.gently.has_started() {
-        return Ok(Exit::Unfinished);
+        return Err(stopped());
     }
 
     let session = start::connect(&connect::connector(&config)?, tokio::time::Instant::now()).await?;
@@ -135,7 +141,7 @@ async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Res
         return Err(failure.hint("this is a bug in masq; please report it with the seed"));
     }
     if args.keep {
-        keep(context, world, &config, stop).await;
+        keep(&queue, &config, &shared, world, (context, stop)).await?;
     }
     Ok(Exit::Done)
 }
@@ -144,7 +150,7 @@ impl World {
     /// Starts the queue and the database, side by side.
     async fn start(args: &Args) -> Result<Self, Failure> {
         let failure = |error: &dyn std::error::Error| Failure::of(Exit::Absent, error);
-        let directory = tempfile::Builder::new().prefix("masq-demo-").tempdir().map_err(|error| failure(&error))?;
+        let directory = Scratch::new("masq-demo-").map_err(|error| failure(&error))?;
         let options = PostgresOptions {
             directory: directory.path().join("postgres"),
             bin: args.postgres_bin.clone(),
@@ -210,11 +216,7 @@ async fn load(
     total: u64,
     (context, stop): (&Context, &Stop),
 ) -> Result<Duration, Failure> {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    let options = Options { deadline, allow_unsafe: false, drain: true };
-    let connector = connect::connector(config)?;
-    let ready = Box::pin(start::database(connector, config, &shared.keys, QUEUE, options)).await?;
-    let workers = start::workers(queue, &ready, config, shared, (Some(VISIBILITY), options))?;
+    let workers = workers(queue, config, shared, true).await?;
 
     let started = Instant::now();
     let mut progress = Some(Progress::new(context, "loading", Some(total)));
@@ -243,15 +245,34 @@ async fn load(
 }
 
 /// Goes on loading what is sent, until Ctrl-C.
-async fn keep(context: &Context, world: &World, config: &Config, stop: &Stop) {
-    let url = world.server.queue_url(QUEUE);
+async fn keep(
+    queue: &SqsQueue,
+    config: &Config,
+    shared: &Shared,
+    world: &World,
+    (context, stop): (&Context, &Stop),
+) -> Result<(), Failure> {
     let database = world.postgres.tcp_conninfo().unwrap_or_else(|| world.postgres.conninfo());
     context.say(format_args!(
         "\nStill running. Look inside:\n  psql '{database}'\n\
-         Send more and load it:\n  masq send --generate 1000 --queue-url {url}\n  \
-         masq run --drain --queue-url {url} --database-url '{database}' --keys {}\n\
+         Send more, which is loaded at once:\n  masq send --generate 1000 --queue-url {}\n\
          Ctrl-C ends it and removes everything.",
-        config.keys.dir.as_deref().unwrap_or_else(|| Path::new("keys")).display(),
+        queue.url(),
     ));
-    stop.gently.started().await;
+    let workers = workers(queue, config, shared, false).await?;
+    Ok(pipeline::run(workers, &stop.gently).await?)
+}
+
+/// The workers of `masq run`, until the queue is empty or for as long as it goes on.
+async fn workers<Q: Queue>(
+    queue: &Q,
+    config: &Config,
+    shared: &Shared,
+    drain: bool,
+) -> Result<Vec<Worker<Q, PostgresSink>>, Failure> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let options = Options { deadline, allow_unsafe: false, drain };
+    let connector = connect::connector(config)?;
+    let ready = Box::pin(start::database(connector, config, &shared.keys, QUEUE, options)).await?;
+    Ok(start::workers(queue, &ready, config, shared, (Some(VISIBILITY), options))?)
 }
