@@ -51,12 +51,6 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{BufRead as _, BufReader},
-        path::PathBuf,
-        time::{Duration, Instant},
-    };
-
     use super::*;
 
     #[test]
@@ -66,33 +60,5 @@ mod tests {
         let path = scratch.path().to_owned();
         drop(scratch);
         assert!(!path.exists());
-    }
-
-    /// The process that is killed is this test program again, running the test below.
-    #[test]
-    fn it_goes_with_a_process_that_is_killed() {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "local::scratch::tests::waits_to_be_killed", "--ignored", "--nocapture"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let path = lines.find_map(|line| line.strip_prefix("scratch at ").map(PathBuf::from)).unwrap();
-        assert!(path.exists());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while path.exists() {
-            assert!(Instant::now() < deadline, "{} is still there", path.display());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    #[test]
-    #[ignore = "run by the test above, which kills it"]
-    fn waits_to_be_killed() {
-        let scratch = Scratch::new("masq-scratch-").unwrap();
-        println!("\nscratch at {}", scratch.path().display());
-        std::thread::sleep(Duration::from_secs(60));
     }
 }

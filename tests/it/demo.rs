@@ -7,7 +7,7 @@ use tokio::{
     process::Command,
 };
 
-use crate::support::{finish, masq};
+use crate::support::{finish, masq, until};
 
 fn demo(arguments: &[&str]) -> Command {
     let mut command = masq(Path::new("/"), &[&["demo"], arguments].concat());
@@ -46,4 +46,18 @@ async fn kept_running_it_can_be_looked_into_until_it_is_told_to_stop() {
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
     assert!(child.wait().await.unwrap().success());
     assert!(crate::support::connector(&psql).connect().await.is_err(), "the database is still there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_it_leaves_no_server_and_no_file() {
+    let place = tempfile::TempDir::new().unwrap();
+    std::fs::set_permissions(place.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = demo(&["--messages", "100", "--keep", "--log-format", "text"]);
+    let mut child = command.env("TMPDIR", place.path()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().unwrap().contains("Ctrl-C ends it") {}
+    let left = || std::fs::read_dir(place.path()).unwrap().count();
+    assert_ne!(left(), 0);
+    child.kill().await.unwrap();
+    until("its directory is gone", async || left() == 0).await;
 }

@@ -286,7 +286,7 @@ async fn what_may_never_be_deleted_is_hardly_received_any_more() {
     stage.queue.deletes([QueueFault::Denied; 10_000]);
     let running = stage.run();
     sleep(Duration::from_secs(3600)).await;
-    assert_eq!(stage.trouble(Trouble::Delete).as_deref(), Some("DeleteMessageBatch was refused: AccessDenied"));
+    assert_eq!(stage.trouble(Trouble::Delete).as_deref(), Some("DeleteMessageBatch: AccessDenied"));
     assert!(stage.queue.polls() < 300, "{} polls", stage.queue.polls());
     running.stop().await;
     stage.assert_rows(&keys);

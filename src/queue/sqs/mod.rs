@@ -340,7 +340,12 @@ fn unreadable(action: &'static str, what: &str, error: &serde_json::Error) -> Qu
 }
 
 fn refusal(action: &'static str, error: &AwsError) -> QueueError {
-    let reason = error.to_string();
+    let reason = match error {
+        AwsError::NotFound { code } => {
+            format!("the queue does not exist ({code}): check its name, the account and the region")
+        }
+        other => other.to_string(),
+    };
     let unavailable = |missing| QueueError::Unavailable { action, reason: reason.clone(), missing };
     match error {
         AwsError::Network { .. } | AwsError::Timeout { .. } | AwsError::Throttled { .. } | AwsError::Server { .. } => {
