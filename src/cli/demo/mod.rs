@@ -8,7 +8,7 @@ mod summary;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,17 +37,18 @@ use crate::{
         sqs::SqsServer,
     },
     metrics::Metrics,
-    pipeline::{self, Status},
+    pipeline::{self, Status, Worker},
     queue::{
         Queue,
         memory::{MemoryQueues, Settings},
         sqs::{Sent, SqsQueue},
     },
+    sink::postgres::PostgresSink,
     start::{self, Options, Shared},
     vault::keyring,
 };
 
-/// The queue's name, as in the exercise that masq grew from.
+/// The queue's name, as in the examples.
 const QUEUE: &str = "login-queue";
 
 /// How long a received message stays hidden. Short, so that what was delivered twice comes again while one watches.
@@ -135,7 +136,7 @@ async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Res
         return Err(failure.hint("this is a bug in masq; please report it with the seed"));
     }
     if args.keep {
-        keep(context, world, &config, stop).await;
+        keep(context, world, &config, &shared, (&queue, stop)).await?;
     }
     Ok(Exit::Done)
 }
@@ -210,12 +211,7 @@ async fn load(
     total: u64,
     (context, stop): (&Context, &Stop),
 ) -> Result<Duration, Failure> {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    let options = Options { deadline, allow_unsafe: false, drain: true };
-    let connector = connect::connector(config)?;
-    let ready = Box::pin(start::database(connector, config, &shared.keys, QUEUE, options)).await?;
-    let workers = start::workers(queue, &ready, config, shared, (Some(VISIBILITY), options))?;
-
+    let workers = Box::pin(workers(queue, config, shared, true)).await?;
     let started = Instant::now();
     let mut progress = Some(Progress::new(context, "loading", Some(total)));
     let mut pipeline = std::pin::pin!(pipeline::run(workers, &stop.gently));
@@ -242,16 +238,34 @@ async fn load(
     Ok(all_settled.unwrap_or_else(|| started.elapsed()))
 }
 
+/// Workers as `masq run` has them.
+async fn workers<Q: Queue>(
+    queue: &Q,
+    config: &Config,
+    shared: &Shared,
+    drain: bool,
+) -> Result<Vec<Worker<Q, PostgresSink>>, Failure> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let options = Options { deadline, allow_unsafe: false, drain };
+    let ready = start::database(connect::connector(config)?, config, &shared.keys, QUEUE, options).await?;
+    Ok(start::workers(queue, &ready, config, shared, (Some(VISIBILITY), options))?)
+}
+
 /// Goes on loading what is sent, until Ctrl-C.
-async fn keep(context: &Context, world: &World, config: &Config, stop: &Stop) {
-    let url = world.server.queue_url(QUEUE);
-    let database = world.postgres.tcp_conninfo().unwrap_or_else(|| world.postgres.conninfo());
+async fn keep(
+    context: &Context,
+    world: &World,
+    config: &Config,
+    shared: &Shared,
+    (queue, stop): (&SqsQueue, &Stop),
+) -> Result<(), Failure> {
+    let workers = Box::pin(workers(queue, config, shared, false)).await?;
     context.say(format_args!(
-        "\nStill running. Look inside:\n  psql '{database}'\n\
-         Send more and load it:\n  masq send --generate 1000 --queue-url {url}\n  \
-         masq run --drain --queue-url {url} --database-url '{database}' --keys {}\n\
+        "\nStill running. Look inside:\n  psql '{}'\n\
+         Send more, which is loaded at once:\n  masq send --generate 1000 --queue-url {}\n\
          Ctrl-C ends it and removes everything.",
-        config.keys.dir.as_deref().unwrap_or_else(|| Path::new("keys")).display(),
+        world.postgres.tcp_conninfo().unwrap_or_else(|| world.postgres.conninfo()),
+        queue.url(),
     ));
-    stop.gently.started().await;
+    Ok(pipeline::run(workers, &stop.gently).await?)
 }
