@@ -1,5 +1,5 @@
 //! masq takes JSON events off an Amazon SQS queue, masks the personal data in them, and loads them into PostgreSQL:
-//! every message exactly once, nothing lost, and the originals recoverable only by whoever holds the recovery key.
+//! every message exactly once, nothing lost, and what cannot be loaded sealed for the holder of the recovery key.
 //!
 //! ARCHITECTURE.md is the map; [`pipeline`] is the program, all else serves it.
 

@@ -9,9 +9,6 @@ use super::{
     settings::COLUMN,
 };
 
-/// A token's length: 32 bytes as hexadecimal digits, of `hmac` and `sha256` alike.
-const TOKEN_LENGTH: u32 = 64;
-
 /// The longest domain, in bytes: a token's frame gives it one byte for the length.
 const LONGEST_DOMAIN: usize = 255;
 
@@ -165,16 +162,20 @@ impl<'a> Draft<'a> {
             Some(Mask::Prefix) => {
                 if meaning != M::Ip {
                     self.complain("mask", &format!("= \"prefix\" is for as = \"ip\" alone, not \"{meaning}\""));
-                } else if !column_type.is_text() && column_type != ColumnType::Inet {
-                    self.complain("type", &format!("{column_type} cannot hold an address; use text or inet"));
+                } else if column_type != ColumnType::Inet && !fits_text(column_type, &Mask::Prefix) {
+                    let longest = Mask::Prefix.longest();
+                    let remedy = format!(
+                        "{column_type} cannot hold any address's network; use text, varchar({longest}) or inet"
+                    );
+                    self.complain("type", &remedy);
                 }
             }
-            Some(Mask::Hmac { .. } | Mask::Sha256) => {
+            Some(mask @ (Mask::Hmac { .. } | Mask::Sha256)) => {
                 if said && !matches!(meaning, M::Text | M::Ip | M::Uuid | M::Version) {
                     let message = format!("= \"{meaning}\" cannot become a token; only text, ip, uuid and version can");
                     self.complain("as", &message);
                 }
-                self.check_token_fits(column_type);
+                self.check_token_fits(mask, column_type);
             }
             None if meaning.fits(column_type) => {}
             None if said => self.complain("as", &format!("= \"{meaning}\" cannot be stored in {column_type}")),
@@ -185,13 +186,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn check_token_fits(&mut self, column_type: ColumnType) {
-        let fits = column_type == ColumnType::Bytea
-            || column_type.is_text() && column_type.length().is_none_or(|length| length >= TOKEN_LENGTH);
-        if !fits {
+    fn check_token_fits(&mut self, mask: &Mask, column_type: ColumnType) {
+        if column_type != ColumnType::Bytea && !fits_text(column_type, mask) {
+            let longest = mask.longest();
             let remedy = format!(
-                "{column_type} cannot hold a token of {TOKEN_LENGTH} characters; use text, varchar({TOKEN_LENGTH}) or \
-                 bytea"
+                "{column_type} cannot hold a token of {longest} characters; use text, varchar({longest}) or bytea"
             );
             self.complain("type", &remedy);
         }
@@ -243,6 +242,11 @@ impl<'a> Draft<'a> {
             self.complain("subject", &format!("= true needs a text, not \"{meaning}\""));
         }
     }
+}
+
+/// Whether a column of this type holds as text whatever a mask leaves.
+fn fits_text(column_type: ColumnType, mask: &Mask) -> bool {
+    column_type.is_text() && column_type.length().is_none_or(|length| length >= mask.longest())
 }
 
 /// Whether a default can stand in for a value of that meaning.

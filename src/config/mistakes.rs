@@ -155,7 +155,11 @@ fn masks_that_do_not_go_with_the_rest() {
         ),
         (
             "from = 'a', type = 'bytea', as = 'ip', mask = 'prefix'",
-            "column \"x\": type bytea cannot hold an address; use text or inet",
+            "column \"x\": type bytea cannot hold any address's network; use text, varchar(19) or inet",
+        ),
+        (
+            "from = 'a', type = 'varchar(18)', as = 'ip', mask = 'prefix'",
+            "column \"x\": type varchar(18) cannot hold any address's network; use text, varchar(19) or inet",
         ),
         ("from = 'a', type = 'text', domain = 'd'", "column \"x\": domain is for mask = \"hmac\" alone"),
         (

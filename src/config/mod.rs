@@ -334,6 +334,19 @@ pub enum Mask {
     Redact,
 }
 
+impl Mask {
+    /// How many characters what it leaves may have, where that is stored as text.
+    pub fn longest(&self) -> u32 {
+        match self {
+            // 32 bytes as hexadecimal digits.
+            Self::Hmac { .. } | Self::Sha256 => 64,
+            // ffff:ffff:ffff::/48
+            Self::Prefix => 19,
+            Self::Redact => 0,
+        }
+    }
+}
+
 /// `default`
 #[derive(Clone, Debug, PartialEq)]
 pub enum Default {

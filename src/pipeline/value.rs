@@ -37,7 +37,8 @@ impl Limits {
     };
 
     /// The limits of a column of this type. An original is held to the column's length even where a token of 64
-    /// characters will stand there instead: what is too long for the plain column is too long for the masked one.
+    /// characters will stand there instead: what is too long for the plain column is too long for the masked one. What
+    /// is left of an address is short whatever its spelling, and of what is redacted nothing is left.
     pub fn of(stored: ColumnType, mask: Option<&Mask>) -> Self {
         let characters = match stored {
             ColumnType::Varchar(length) => length.map(|length| length as usize),
@@ -50,7 +51,7 @@ impl Limits {
             _ => (i64::MIN, i64::MAX),
         };
         Self {
-            characters: characters.filter(|_| mask != Some(&Mask::Redact)),
+            characters: characters.filter(|_| !matches!(mask, Some(Mask::Redact | Mask::Prefix))),
             integers,
             version_is_number: matches!(stored, ColumnType::Integer | ColumnType::BigInt),
             single_precision: stored == ColumnType::Real,

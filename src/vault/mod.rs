@@ -1,4 +1,4 @@
-//! The way back: what makes tokens, and what seals a body so that only the recovery key opens it.
+//! Keys and what is done with them: what makes tokens, and what seals a body so that only the recovery key opens it.
 //!
 //! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
 //! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase

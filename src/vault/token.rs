@@ -1,7 +1,7 @@
 //! value -> token: what stands in the table in a value's place. Pure.
 //!
 //! A token is an HMAC, so equal values stay equal and nobody without the key can try values out. It knows nothing of
-//! columns, and nothing leads back from it: the way back is [`super::seal`].
+//! columns, and nothing leads back from it.
 //!
 //! ```text
 //! frame      0x01 | kid | len(domain) | domain | type | len, 2 bytes big-endian | bytes
@@ -48,7 +48,7 @@ pub struct TokenRoot {
 }
 
 impl TokenRoot {
-    /// A root by its key id. Key id 0 does not exist: it marks values that were erased.
+    /// A root by its key id. Key id 0 does not exist, so that no token begins with 00.
     pub fn new(kid: NonZeroU8, root: &[u8; 32]) -> Self {
         Self { kid, root: Zeroizing::new(*root) }
     }

@@ -31,15 +31,24 @@ async fn kept_running_it_can_be_looked_into_until_it_is_told_to_stop() {
     let mut child =
         demo(&["--messages", "500", "--keep", "--log-format", "text"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let psql = loop {
+    let mut after = async |words: &str| loop {
         let line = lines.next_line().await.unwrap().expect("it says how to look inside before it ends");
-        if let Some(command) = line.trim().strip_prefix("psql ") {
-            break command.trim_matches('\'').to_owned();
+        if let Some(rest) = line.trim().strip_prefix(words) {
+            break rest.trim_matches('\'').to_owned();
         }
     };
+    let psql = after("psql ").await;
+    let queue_url = after("masq send --generate 1000 --queue-url ").await;
     let session = crate::support::connector(&psql).connect().await.unwrap();
-    let rows = session.texts("looking inside", "SELECT count(*) > 400 FROM user_logins").await.unwrap();
-    assert_eq!(rows, [[Some("t".to_owned())]]);
+    let rows = async || {
+        let rows = session.texts("looking inside", "SELECT count(*) FROM user_logins").await.unwrap();
+        rows[0][0].as_ref().unwrap().parse::<u64>().unwrap()
+    };
+    let before = rows().await;
+    assert!(before > 400);
+    let sent = masq(Path::new("/"), &["send", "--generate", "7", "--queue-url", &queue_url]).status().unwrap();
+    assert!(sent.success());
+    until("what is sent later is loaded too", || async { rows().await == before + 7 }).await;
     session.close().await;
 
     let id = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
