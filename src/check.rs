@@ -102,19 +102,23 @@ pub fn queue(config: &Config, attributes: &QueueAttributes) -> Vec<Finding> {
     if attributes.redrive.is_none() {
         findings.push(Finding::note(
             "queue",
-            "it has no dead-letter queue: a message that nobody can settle comes again until its retention ends",
+            "the queue has no dead-letter queue: a message that nobody can settle comes again until its retention ends",
             "set a RedrivePolicy with maxReceiveCount 5 or more",
         ));
     }
     if attributes.redrive.as_ref().is_some_and(|redrive| redrive.max_receive_count < 3) {
         findings.push(Finding::note(
             "queue",
-            "its maxReceiveCount is below 3: a restart or two moves good messages to the dead-letter queue",
+            "the queue's maxReceiveCount is below 3: a restart or two moves good messages to the dead-letter queue",
             "raise maxReceiveCount in its RedrivePolicy",
         ));
     }
     if attributes.fifo {
-        findings.push(Finding::note("queue", "it is a FIFO queue: rows are written once each, not in its order", ""));
+        findings.push(Finding::note(
+            "queue",
+            "the queue is a FIFO queue: rows are written once each, not in its order",
+            "",
+        ));
     }
     findings
 }
