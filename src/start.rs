@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     backoff::Backoff,
-    check::{Finding, Severity},
+    check::{self, Finding, Severity},
     config::{ColumnType, Config},
     db::{
         ConnectError, Connector, DbError, Session,
@@ -124,6 +124,8 @@ pub async fn database(
     queue_name: &str,
     options: Options,
 ) -> Result<Ready, StartError> {
+    // Before a table is created that does not take them.
+    refuse_problems(&mut check::defaults(config))?;
     let mut session = connect(&connector, options.deadline).await?;
     let mut examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     refuse_problems(&mut examined.findings)?;
