@@ -171,13 +171,11 @@ pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), Start
         Ok::<_, DbError>(())
     };
     migrated.await.map_err(|error| match error {
-        DbError::Unavailable(what) => StartError::Absent(what),
-        DbError::Misconfigured(what) => StartError::Problems(vec![Finding::new(
-            Severity::Refused,
-            "database",
-            what,
-            "run `masq migrate` once with a login that may create schemas and tables",
-        )]),
+        DbError::Denied(what) => {
+            let remedy = "run `masq migrate` once with a login that may create schemas and tables";
+            StartError::Problems(vec![Finding::new(Severity::Denied, "database", what, remedy)])
+        }
+        other => other.into(),
     })
 }
 
@@ -247,6 +245,7 @@ impl From<DbError> for StartError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Unavailable(what) => Self::Absent(what),
+            DbError::Denied(what) => Self::Denied(what),
             DbError::Misconfigured(what) => refused("database", what),
         }
     }
