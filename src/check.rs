@@ -8,6 +8,7 @@ use std::{collections::HashSet, time::Duration};
 use crate::{
     config::{Column, ColumnType, Config, Mask, Meaning},
     db::catalog::{Durability, Kind, Persistence, Table, TableColumn},
+    event::Reason,
     pipeline::{decode::bad_default, value::Limits},
     queue::sqs::QueueAttributes,
 };
@@ -62,23 +63,27 @@ impl Finding {
     }
 }
 
-/// What the configuration alone says: what a reversible mask costs.
+/// What the configuration alone says: defaults that are no values, and what a reversible mask costs.
 pub fn configuration(config: &Config) -> Vec<Finding> {
     let reversible = config.columns.iter().filter(|column| column.mask == Some(Mask::Sha256));
-    reversible
-        .map(|column| {
-            let cost = if column.meaning == Meaning::Ip {
-                "all IPv4 addresses are tried in about 320 s on one processor core, in 0.2 s on one graphics card"
-            } else {
-                "values of nine digits are tried in about 74 s on one processor core, in 0.05 s on one graphics card"
-            };
-            Finding::note(
-                "configuration",
-                format!("column \"{}\" has a reversible mask: {cost}", column.name),
-                "mask = \"hmac\"",
-            )
-        })
-        .collect()
+    let costs = reversible.map(|column| {
+        let cost = if column.meaning == Meaning::Ip {
+            "all IPv4 addresses are tried in about 320 s on one processor core, in 0.2 s on one graphics card"
+        } else {
+            "values of nine digits are tried in about 74 s on one processor core, in 0.05 s on one graphics card"
+        };
+        Finding::note(
+            "configuration",
+            format!("column \"{}\" has a reversible mask: {cost}", column.name),
+            "mask = \"hmac\"",
+        )
+    });
+    defaults(config).into_iter().chain(costs).collect()
+}
+
+/// Literal defaults that are no values for their columns as configured. Known before there is a table.
+pub fn defaults(config: &Config) -> Vec<Finding> {
+    config.columns.iter().filter_map(|column| unusable_default(column, column.column_type)).collect()
 }
 
 /// Whether the ledger remembers longer than a message can live on this queue, and what else is worth knowing of it.
@@ -102,19 +107,23 @@ pub fn queue(config: &Config, attributes: &QueueAttributes) -> Vec<Finding> {
     if attributes.redrive.is_none() {
         findings.push(Finding::note(
             "queue",
-            "it has no dead-letter queue: a message that nobody can settle comes again until its retention ends",
+            "the queue has no dead-letter queue: a message that nobody can settle comes again until its retention ends",
             "set a RedrivePolicy with maxReceiveCount 5 or more",
         ));
     }
     if attributes.redrive.as_ref().is_some_and(|redrive| redrive.max_receive_count < 3) {
         findings.push(Finding::note(
             "queue",
-            "its maxReceiveCount is below 3: a restart or two moves good messages to the dead-letter queue",
+            "the queue's maxReceiveCount is below 3: a restart or two moves good messages to the dead-letter queue",
             "raise maxReceiveCount in its RedrivePolicy",
         ));
     }
     if attributes.fifo {
-        findings.push(Finding::note("queue", "it is a FIFO queue: rows are written once each, not in its order", ""));
+        findings.push(Finding::note(
+            "queue",
+            "the queue is a FIFO queue: rows are written once each, not in its order",
+            "",
+        ));
     }
     findings
 }
@@ -171,13 +180,14 @@ pub fn table(config: &Config, table: &Table, allow_unsafe: bool) -> (Vec<Finding
             format!("ALTER TABLE {name} SET LOGGED"),
         ));
     }
+    let said = defaults(config);
     let mut stored = Vec::with_capacity(config.columns.len());
     for column in &config.columns {
         match table.columns.iter().find(|there| there.name == column.name) {
             Some(there) => match judge_column(column, there) {
                 Ok(column_type) => {
                     findings.extend(differing_type(column, column_type));
-                    findings.extend(unusable_default(column, column_type));
+                    findings.extend(unusable_default(column, column_type).filter(|found| !said.contains(found)));
                     stored.push(column_type);
                 }
                 Err(finding) => findings.push(finding),
@@ -234,23 +244,26 @@ fn judge_column(column: &Column, there: &TableColumn) -> Result<ColumnType, Find
 }
 
 fn differing_type(column: &Column, stored: ColumnType) -> Option<Finding> {
-    (stored != column.column_type).then(|| {
-        Finding::note(
-            "table",
-            format!(
-                "column \"{}\" is {stored} in the table and {} in the configuration; the table's holds",
-                column.name, column.column_type
-            ),
-            "",
-        )
-    })
+    let (name, configured) = (&column.name, column.column_type);
+    let what = format!("column \"{name}\" is {stored} in the table and {configured} in the configuration");
+    (stored != configured).then(|| Finding::note("table", format!("{what}; the table's holds"), ""))
 }
 
 fn unusable_default(column: &Column, stored: ColumnType) -> Option<Finding> {
     let reason = bad_default(column, &Limits::of(stored, column.mask.as_ref()))?;
+    let why = match reason {
+        Reason::BadDate(_) if column.meaning == Meaning::Date => "it is no day, written as 2024-02-29",
+        Reason::BadDate(_) => "it is no moment, written as 2024-02-29T12:00:00Z",
+        Reason::BadIp(_) => "it is no IP address",
+        Reason::BadVersion(_) => "it is no version that the column can hold, such as 2.3.0",
+        Reason::BadUuid(_) => "it is no UUID",
+        Reason::FieldTooLong(_) => "it is longer than the column",
+        Reason::NumberOutOfRange => "it is a number that the column cannot hold",
+        _ => "it has another type",
+    };
     Some(Finding::refused(
         "configuration",
-        format!("the default of column \"{}\" is no value for it: {}", column.name, reason.kind()),
+        format!("the default of column \"{}\" is no value for it: {why} ({})", column.name, reason.kind()),
         format!("write a default that means {}", column.meaning),
     ))
 }

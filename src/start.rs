@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     backoff::Backoff,
-    check::{Finding, Severity},
+    check::{self, Finding, Severity},
     config::{ColumnType, Config},
     db::{
         ConnectError, Connector, DbError, Session,
@@ -131,6 +131,8 @@ pub async fn database(
     queue_name: &str,
     options: Options,
 ) -> Result<Ready, StartError> {
+    // Before a table is created that does not take them.
+    refuse_problems(&mut check::defaults(config))?;
     let mut session = connect(&connector, options.deadline).await?;
     let mut examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     refuse_problems(&mut examined.findings)?;
@@ -176,13 +178,11 @@ pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), Start
         Ok::<_, DbError>(())
     };
     migrated.await.map_err(|error| match error {
-        DbError::Unavailable(what) => StartError::Absent(what),
-        DbError::Misconfigured(what) => StartError::Problems(vec![Finding::new(
-            Severity::Refused,
-            "database",
-            what,
-            "run `masq migrate` once with a login that may create schemas and tables",
-        )]),
+        DbError::Denied(what) => {
+            let remedy = "run `masq migrate` once with a login that may create schemas and tables";
+            StartError::Problems(vec![Finding::new(Severity::Denied, "database", what, remedy)])
+        }
+        other => other.into(),
     })
 }
 
@@ -252,6 +252,7 @@ impl From<DbError> for StartError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Unavailable(what) => Self::Absent(what),
+            DbError::Denied(what) => Self::Denied(what),
             DbError::Misconfigured(what) => refused("database", what),
         }
     }

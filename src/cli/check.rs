@@ -118,6 +118,7 @@ async fn database(config: &Config, keys: Option<&KeyRing>, allow_unsafe: bool) -
             findings
         }
         Err(DbError::Unavailable(what)) => vec![Finding::new(Severity::Absent, "database", what, "")],
+        Err(DbError::Denied(what)) => vec![Finding::new(Severity::Denied, "database", what, "")],
         Err(DbError::Misconfigured(what)) => vec![Finding::new(Severity::Refused, "database", what, "")],
     }
 }

@@ -126,6 +126,7 @@ impl From<DbError> for Failure {
     fn from(error: DbError) -> Self {
         let exit = match &error {
             DbError::Unavailable(_) => Exit::Absent,
+            DbError::Denied(_) => Exit::Denied,
             DbError::Misconfigured(_) => Exit::Config,
         };
         Self::of(exit, &error)

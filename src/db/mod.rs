@@ -267,6 +267,9 @@ pub enum DbError {
     /// A new session, later, may do better.
     #[error("{0}")]
     Unavailable(String),
+    /// This login lacks a permission.
+    #[error("{0}")]
+    Denied(String),
     /// It fails until somebody changes something.
     #[error("{0}")]
     Misconfigured(String),
@@ -279,6 +282,7 @@ impl DbError {
         // Syntax and rights, data, features, authorization, names: none of these mends itself.
         let lasting = ["42", "22", "0A", "28", "3D", "3F"];
         match error.code() {
+            Some(code) if code.code() == "42501" => Self::Denied(text),
             Some(code) if lasting.iter().any(|class| code.code().starts_with(class)) => Self::Misconfigured(text),
             _ => Self::Unavailable(text),
         }

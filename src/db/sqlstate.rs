@@ -82,8 +82,8 @@ impl Target<'_> {
     }
 }
 
-/// What happened, in words that quote no row: the SQLSTATE, its condition's name, and the constraint, table and column
-/// where PostgreSQL names them; of an error without SQLSTATE its kind, and the system's error.
+/// What happened, in words that quote no row: the SQLSTATE, its condition's name, the constraint, table and column
+/// where PostgreSQL names them, and what helps; of an error without SQLSTATE its kind, and the system's error.
 pub fn describe(error: &Error) -> String {
     let Some(error) = error.as_db_error() else {
         let mut text = error.to_string();
@@ -97,7 +97,38 @@ pub fn describe(error: &Error) -> String {
     if let Some(name) = condition(code) {
         let _infallible = write!(text, " ({name})");
     }
-    text + &place(error)
+    text += &place(error);
+    if let Some(advice) = advice(code) {
+        let _infallible = write!(text, ": {advice}");
+    }
+    text
+}
+
+/// The cause and what helps, where an operator can do something that the condition's name does not say.
+fn advice(code: &str) -> Option<&'static str> {
+    let advice = match code {
+        "25006" => "the server takes no writes, as a standby does: connect to the primary",
+        "40001" | "40P01" => "another transaction was in the way; masq tries again by itself",
+        "42501" => {
+            "this login lacks a permission: `masq check` names the GRANTs of a worker; who reads dead letters needs USAGE \
+             on the schema masq and SELECT on masq.dead_letters"
+        }
+        "42703" | "42804" | "42P01" => "the table is not as it was: restore it, or start masq again",
+        "53100" => "the server's disk is full: make room there",
+        "53200" => "the server is out of memory: give it more, or lower its work_mem or max_connections",
+        "53300" => "too many connections: lower connections in [database], or raise the server's max_connections",
+        "55P03" => {
+            "somebody holds a lock on the table, such as ALTER TABLE or VACUUM FULL: wait for it, or end it \
+             (pg_stat_activity)"
+        }
+        "57014" => {
+            "it took longer than statement_timeout, or somebody cancelled it: look for locks and load on the server, or \
+             raise statement_timeout in [database]"
+        }
+        "57P01" | "57P02" | "57P03" => "the server is shutting down or starting: wait for it",
+        _ => return None,
+    };
+    Some(advice)
 }
 
 /// `, constraint … of table …, column …` as far as PostgreSQL names them; they are names in the catalogue, not values.

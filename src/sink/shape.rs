@@ -58,7 +58,7 @@ impl From<DbError> for SinkError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Unavailable(text) => Self::Unavailable(text),
-            DbError::Misconfigured(text) => Self::Misconfigured(text),
+            DbError::Denied(text) | DbError::Misconfigured(text) => Self::Misconfigured(text),
         }
     }
 }

@@ -330,7 +330,9 @@ async fn a_table_that_is_locked_is_waited_for() {
     session.batch_execute("BEGIN; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let keys = scene.send_many(40);
     let trouble = scene.until_trouble().await;
-    assert_eq!(trouble, "SQLSTATE 55P03 (lock_not_available)");
+    let expected = "SQLSTATE 55P03 (lock_not_available): somebody holds a lock on the table, such as ALTER TABLE or \
+                    VACUUM FULL: wait for it, or end it (pg_stat_activity)";
+    assert_eq!(trouble, expected);
     session.batch_execute("COMMIT").await.unwrap();
     scene.until_empty().await;
     running.stop().await;

@@ -89,6 +89,24 @@ async fn what_cannot_be_written_to_is_refused_with_its_remedy() {
 }
 
 #[tokio::test]
+async fn a_default_that_is_no_value_is_refused_before_there_is_a_table() {
+    let file = "[columns]\nat = { from = 'at', type = 'timestamptz', default = 'sent' }\n\
+                ip = { from = 'ip', type = 'inet', default = 'none' }\n";
+    let scene = Scene::with(config_of(file)).await;
+    let said = refusal(&scene, &scene.database.url).await;
+    assert_eq!(
+        said,
+        "configuration: the default of column \"at\" is no value for it: it is no moment, written as \
+         2024-02-29T12:00:00Z (bad_date): write a default that means timestamp\n\
+         configuration: the default of column \"ip\" is no value for it: it is no IP address (bad_ip): write a default \
+         that means ip"
+    );
+    let created =
+        "SELECT count(*) FROM pg_class WHERE relname = 'user_logins' OR relnamespace = to_regnamespace('masq')";
+    assert_eq!(scene.database.query(created).await, ["0"]);
+}
+
+#[tokio::test]
 async fn columns_that_fill_themselves_and_differing_types_are_no_problem() {
     let scene = Scene::new().await;
     let more = "id bigint GENERATED ALWAYS AS IDENTITY, at timestamptz NOT NULL DEFAULT now(), note text, ";
