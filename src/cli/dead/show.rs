@@ -19,6 +19,7 @@ use crate::{
         exit::Exit,
         passphrase::Passphrase,
         report::{self, Failure, Hex},
+        signals,
         sources::DatabaseSource,
     },
     db::{Session, account},
@@ -71,6 +72,10 @@ fn sent_at(text: &str) -> Result<i64, String> {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
+    signals::unless_stopped(show(args, context)).await
+}
+
+async fn show(args: Args, context: &Context) -> Result<Exit, Failure> {
     let session = connect(args.database, context).await?;
     let letter = find(&session, args.id, args.sent_at).await?;
     let me = account::me(&lookup);
@@ -79,7 +84,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     // Not kept while somebody looks for a passphrase.
     session.close().await;
 
-    let key = args.passphrase.unlock(&args.identity)?;
+    let key = args.passphrase.unlock(&args.identity).await?;
     let body = taken.open(&key).map_err(|error| shut(&error, &taken, &key, &args.identity))?;
     if args.json {
         let mut json = letter_as_json(&letter);
