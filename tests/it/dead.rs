@@ -78,15 +78,15 @@ async fn letters_are_counted_by_reason_and_listed_without_their_bodies() {
     assert_eq!(counted.as_array().unwrap().len(), 2);
     assert!(counted[0]["newest"].as_str().unwrap().ends_with('Z'), "{counted}");
 
-    for reason in ["bad_ip", "bad_ip:ip"] {
-        let listed = json(dead(&database, &["list", "--reason", reason, "--json"]));
+    for code in ["bad_ip", "bad_ip:ip"] {
+        let listed = json(dead(&database, &["list", "--code", code, "--json"]));
         assert_eq!(listed.as_array().unwrap().len(), 2);
         let (id, bytes) = (listed[0]["message_id"].as_str().unwrap(), listed[0]["body_bytes"].as_u64().unwrap());
         assert_eq!((bytes, &listed[0]["queue"]), (bad.len() as u64, &"login-queue".into()));
-        assert!(text(dead(&database, &["list", "--reason", reason])).contains(id));
+        assert!(text(dead(&database, &["list", "--code", code])).contains(id));
     }
-    assert_eq!(json(dead(&database, &["list", "--reason", "bad_ip:device_id", "--json"])), Value::Array(vec![]));
-    let (_, _, said) = dead(&database, &["list", "--reason", "not_json"]);
+    assert_eq!(json(dead(&database, &["list", "--code", "bad_ip:device_id", "--json"])), Value::Array(vec![]));
+    let (_, _, said) = dead(&database, &["list", "--code", "not_json"]);
     assert_eq!(said, "No dead letters.\n");
 
     let (code, out, said) = dead(&database, &["list", "--all", "--limit", "2"]);
@@ -97,7 +97,7 @@ async fn letters_are_counted_by_reason_and_listed_without_their_bodies() {
     assert_eq!(everything.lines().count(), 4);
     assert!(openings(&database).await.is_empty(), "a look from outside is no opening");
 
-    let (code, _, said) = dead(&database, &["list", "--reason", "bad_ipp"]);
+    let (code, _, said) = dead(&database, &["list", "--code", "bad_ipp"]);
     assert!(code == 2 && said.contains("bad_ip,"), "{said}");
 }
 
