@@ -38,7 +38,7 @@ pub(super) struct Args {
     passphrase: NewPassphrase,
 }
 
-pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+pub(super) async fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let path = context.config.as_deref().unwrap_or(Path::new(CONFIG_FILE));
     let (keys, written) = keys_dir(args.keys.as_deref(), path)?;
     let overrides = Overrides {
@@ -50,10 +50,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Config::check(&Sources { file: None, overrides })?;
     write_new(path, &template(args.queue_url.as_deref(), args.database_url.as_deref(), &written))?;
     if !args.no_keys {
-        keys::create(&keys, &args.passphrase, context).map_err(|failure| {
+        keys::create(&keys, &args.passphrase, context).await.map_err(|failure| {
             // Written by us a moment ago; left behind, it would only be in the way of the next attempt.
             drop(fs::remove_file(path));
-            if failure.hint.is_some() { failure } else { failure.hint("to keep the keys that you have, say --no-keys") }
+            match failure.exit {
+                Exit::Config if failure.hint.is_none() => failure.hint("to keep the keys that you have, say --no-keys"),
+                _ => failure,
+            }
         })?;
     }
     context.say(next_steps(args, path));

@@ -50,15 +50,15 @@ struct StatusArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+pub(super) async fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     match &args.command {
-        Command::New(args) => new(args, context),
+        Command::New(args) => new(args, context).await,
         Command::Status(args) => status(args, context),
     }
 }
 
-fn new(args: &NewArgs, context: &Context) -> Result<Exit, Failure> {
-    create(&args.dir, &args.passphrase, context)?;
+async fn new(args: &NewArgs, context: &Context) -> Result<Exit, Failure> {
+    create(&args.dir, &args.passphrase, context).await?;
     report::print(table(&keyring::status(&args.dir)))?;
     Ok(Exit::Done)
 }
@@ -66,13 +66,13 @@ fn new(args: &NewArgs, context: &Context) -> Result<Exit, Failure> {
 /// Makes the keys and says what is to be done with the recovery key.
 ///
 /// # Errors
-/// There are some, or they cannot be written; then none is.
-pub(super) fn create(dir: &Path, passphrase: &NewPassphrase, context: &Context) -> Result<(), Failure> {
+/// There are some, the passphrase cannot be had, or they cannot be written; then none is.
+pub(super) async fn create(dir: &Path, passphrase: &NewPassphrase, context: &Context) -> Result<(), Failure> {
     // Asked before the question for a passphrase, which would be in vain.
     if let Some(path) = keyring::status(dir).into_iter().find(|file| file.mode.is_some()).map(|file| file.path) {
         return Err(keyring::KeyError::Exists { path }.into());
     }
-    let passphrase = passphrase.get()?;
+    let passphrase = passphrase.get().await?;
     keyring::create(dir, passphrase.as_ref().map(|passphrase| passphrase.as_str()))?;
     context.say(format_args!(
         "{} opens everything that masq will seal.\n\

@@ -8,9 +8,11 @@ use std::{
 };
 
 use clap::Args;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use super::{exit::Exit, report::Failure};
+use super::{exit::Exit, report::Failure, signals};
 use crate::vault::{
     identity::{self, IdentityError},
     recovery::RecoveryKey,
@@ -34,12 +36,12 @@ impl NewPassphrase {
     /// The passphrase; `None` if none is wanted.
     ///
     /// # Errors
-    /// Nobody can be asked, or what was given is none.
-    pub(super) fn get(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+    /// Nobody can be asked, what was given is none, or a signal came instead.
+    pub(super) async fn get(&self) -> Result<Option<Zeroizing<String>>, Failure> {
         let passphrase = match &self.passphrase_file {
             _ if self.no_passphrase => return Ok(None),
             Some(path) => first_line(path)?,
-            None => ask_twice()?,
+            None => ask_twice().await?,
         };
         if passphrase.is_empty() {
             return Err(Failure::new(Exit::Usage, "the passphrase is empty")
@@ -61,18 +63,18 @@ impl Passphrase {
     /// The recovery key in this file.
     ///
     /// # Errors
-    /// The file cannot be used, the passphrase is wrong, or there is nobody to be asked for it.
-    pub(super) fn unlock(&self, identity: &Path) -> Result<RecoveryKey, Failure> {
+    /// The file cannot be used, the passphrase is wrong, there is nobody to be asked for it, or a signal came instead.
+    pub(super) async fn unlock(&self, identity: &Path) -> Result<RecoveryKey, Failure> {
         match identity::load(identity, None) {
-            Err(IdentityError::PassphraseNeeded) => Ok(identity::load(identity, Some(&self.get()?))?),
+            Err(IdentityError::PassphraseNeeded) => Ok(identity::load(identity, Some(&self.get().await?))?),
             loaded => Ok(loaded?),
         }
     }
 
-    fn get(&self) -> Result<Zeroizing<String>, Failure> {
+    async fn get(&self) -> Result<Zeroizing<String>, Failure> {
         match &self.passphrase_file {
             Some(path) => first_line(path),
-            None if io::stdin().is_terminal() => ask("Passphrase of the recovery key: "),
+            None if io::stdin().is_terminal() => ask("Passphrase of the recovery key: ").await,
             None => Err(Failure::from(IdentityError::PassphraseNeeded).hint("or name a file with --passphrase-file")),
         }
     }
@@ -88,7 +90,7 @@ fn first_line(path: &Path) -> Result<Zeroizing<String>, Failure> {
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 
-fn ask_twice() -> Result<Zeroizing<String>, Failure> {
+async fn ask_twice() -> Result<Zeroizing<String>, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new(
             Exit::Usage,
@@ -96,15 +98,46 @@ fn ask_twice() -> Result<Zeroizing<String>, Failure> {
         )
         .hint("name a file with --passphrase-file, or leave the key unprotected with --no-passphrase"));
     }
-    let first = ask("Passphrase for the recovery key: ")?;
-    let again = if first.is_empty() { Zeroizing::default() } else { ask("The same again: ")? };
+    let first = ask("Passphrase for the recovery key: ").await?;
+    let again = if first.is_empty() { Zeroizing::default() } else { ask("The same again: ").await? };
     if first != again {
         return Err(Failure::new(Exit::Usage, "the two passphrases differ, so no keys were made"));
     }
     Ok(first)
 }
 
-fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
-    let answer = rpassword::prompt_password(prompt).map(Zeroizing::new);
-    answer.map_err(|error| Failure::new(Exit::Usage, "cannot read from the terminal").because(&error))
+async fn ask(prompt: &'static str) -> Result<Zeroizing<String>, Failure> {
+    let failure = |error: &io::Error| Failure::new(Exit::Usage, "cannot read from the terminal").because(error);
+    let _echo = Echo::keep().map_err(|error| failure(&error))?;
+    let answer = spawn_blocking(move || rpassword::prompt_password(prompt).map(Zeroizing::new));
+    signals::unless_stopped(async {
+        match answer.await.map_err(io::Error::from).flatten() {
+            Ok(answer) => Ok(answer),
+            // Ctrl-C is a character to it, of which it makes this error and a signal.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(signals::stopped()),
+            Err(error) => Err(failure(&error)),
+        }
+    })
+    .await
+}
+
+/// The terminal as it was: dropped, it is so again. A prompt that is left waiting in its thread cannot see to that.
+struct Echo {
+    terminal: File,
+    before: Termios,
+}
+
+impl Echo {
+    fn keep() -> io::Result<Self> {
+        // The one on which the prompt asks, whatever stdin is.
+        let terminal = File::open("/dev/tty")?;
+        let before = tcgetattr(&terminal)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _gone = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
 }

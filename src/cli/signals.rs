@@ -1,6 +1,6 @@
 //! SIGINT and SIGTERM: the first asks to end in good order, the second to end now.
 
-use std::io;
+use std::{future::Future, io};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,4 +36,22 @@ pub(super) fn listen() -> Result<Stop, Failure> {
         }
     });
     Ok(stop)
+}
+
+/// Does the work, unless a signal comes first: then it is dropped where it waits. From here on a signal ends nothing by
+/// itself, so what may still wait afterwards belongs into the work.
+///
+/// # Errors
+/// Those of the work, or it was [`stopped`].
+pub(super) async fn unless_stopped<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let stop = listen()?;
+    tokio::select! {
+        outcome = work => outcome,
+        () = stop.gently.started() => Err(stopped()),
+    }
+}
+
+/// What a command that a signal has ended says.
+pub(super) fn stopped() -> Failure {
+    Failure::new(Exit::Unfinished, "stopped")
 }

@@ -21,12 +21,12 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   masq dead list
-  masq dead list --reason bad_ip
+  masq dead list --code bad_ip
   masq dead list --all --limit 1000 --json")]
 pub(super) struct Args {
-    /// List the letters of this reason, with its field or without, as in bad_ip:ip or bad_ip
-    #[arg(long, value_name = "REASON", value_parser = reason, conflicts_with = "all")]
-    reason: Option<String>,
+    /// List the letters of the reason with this code, with its field or without, as in bad_ip:ip or bad_ip
+    #[arg(long, value_name = "CODE", value_parser = code, conflicts_with = "all")]
+    code: Option<String>,
     /// List the letters of all reasons
     #[arg(long)]
     all: bool,
@@ -41,7 +41,7 @@ pub(super) struct Args {
 }
 
 /// A slip of the hand would list nothing, which looks like good news.
-fn reason(text: &str) -> Result<String, String> {
+fn code(text: &str) -> Result<String, String> {
     let kind = text.split(':').next().unwrap_or_default();
     if Reason::KINDS.contains(&kind) {
         return Ok(text.to_owned());
@@ -51,10 +51,10 @@ fn reason(text: &str) -> Result<String, String> {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let session = connect(args.database, context).await?;
-    let (text, json): (String, Vec<Value>) = if args.all || args.reason.is_some() {
+    let (text, json): (String, Vec<Value>) = if args.all || args.code.is_some() {
         let limit = args.limit as usize;
         // One more than is shown tells whether there are more.
-        let mut letters = dead::list(&session, args.reason.as_deref(), i64::from(args.limit) + 1).await?;
+        let mut letters = dead::list(&session, args.code.as_deref(), i64::from(args.limit) + 1).await?;
         if letters.len() > limit {
             letters.truncate(limit);
             context.say(format_args!("Only the newest {limit} are listed; --limit lists more."));
@@ -152,10 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_is_no_reason() {
-        assert_eq!(reason("bad_ip"), reason("bad_ip:ip").map(|_| "bad_ip".to_owned()));
+    fn a_slip_is_no_code() {
+        assert_eq!(code("bad_ip"), code("bad_ip:ip").map(|_| "bad_ip".to_owned()));
         for slip in ["", "bad_ipp", "Bad_ip", ":ip"] {
-            assert!(reason(slip).is_err(), "{slip}");
+            assert!(code(slip).is_err(), "{slip}");
         }
     }
 }

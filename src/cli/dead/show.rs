@@ -1,5 +1,5 @@
-//! `masq dead show`: opens one dead letter with the recovery key. Who does and why is on the record before it is opened,
-//! also if it then stays shut.
+//! `masq dead show`: opens one dead letter with the recovery key. Who does and why is on the record before what is
+//! sealed is fetched, also if it then stays shut. Without a recovery key nothing is fetched, and nothing recorded.
 
 use std::{
     fmt::Write,
@@ -19,6 +19,7 @@ use crate::{
         exit::Exit,
         passphrase::Passphrase,
         report::{self, Failure, Hex},
+        signals,
         sources::DatabaseSource,
     },
     db::{Session, account},
@@ -71,15 +72,20 @@ fn sent_at(text: &str) -> Result<i64, String> {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
+    signals::unless_stopped(show(args, context)).await
+}
+
+async fn show(args: Args, context: &Context) -> Result<Exit, Failure> {
+    // Before anything is asked of the database: a slip of the hand is no attempt, and nothing is kept open while
+    // somebody looks for a passphrase.
+    let key = args.passphrase.unlock(&args.identity).await?;
     let session = connect(args.database, context).await?;
     let letter = find(&session, args.id, args.sent_at).await?;
     let me = account::me(&lookup);
     let opening = Opening { claimed: me.as_deref().unwrap_or("unknown"), reason: &args.reason };
     let taken = dead::take(&session, letter.key, opening).await?;
-    // Not kept while somebody looks for a passphrase.
     session.close().await;
 
-    let key = args.passphrase.unlock(&args.identity)?;
     let body = taken.open(&key).map_err(|error| shut(&error, &taken, &key, &args.identity))?;
     if args.json {
         let mut json = letter_as_json(&letter);
