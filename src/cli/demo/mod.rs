@@ -216,7 +216,7 @@ async fn load(
     total: u64,
     (context, stop): (&Context, &Stop),
 ) -> Result<Duration, Failure> {
-    let workers = workers(queue, config, shared, true).await?;
+    let workers = Box::pin(workers(queue, config, shared, true)).await?;
 
     let started = Instant::now();
     let mut progress = Some(Progress::new(context, "loading", Some(total)));
@@ -259,7 +259,7 @@ async fn keep(
          Ctrl-C ends it and removes everything.",
         queue.url(),
     ));
-    let workers = workers(queue, config, shared, false).await?;
+    let workers = Box::pin(workers(queue, config, shared, false)).await?;
     Ok(pipeline::run(workers, &stop.gently).await?)
 }
 
