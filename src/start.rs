@@ -15,7 +15,7 @@ use crate::{
     db::{
         ConnectError, Connector, DbError, Session,
         examine::{self, Examined},
-        migrations,
+        migrations::{self, Migrated},
     },
     metrics::Metrics,
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
@@ -162,9 +162,10 @@ pub async fn database(
 /// With the remedy for a login that may not.
 pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), StartError> {
     let migrated = async {
-        let count = migrations::migrate(session).await?;
-        if count > 0 {
-            tracing::info!(migrations = count, "the schema masq is up to date");
+        match migrations::migrate(session).await? {
+            Migrated::Created => tracing::info!("created the schema masq"),
+            Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
+            Migrated::Nothing => {}
         }
         let create = migrations::create_table(&config.table, &config.columns);
         if crate::db::catalog::table(session, &config.table).await?.is_none() {

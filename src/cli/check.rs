@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     db::{ConnectError, DbError, examine},
     queue::{Queue, QueueError, Receipt, sqs::SqsQueue},
-    vault::keyring::KeyRing,
+    vault::keyring::{self, KeyRing, Kind},
 };
 
 /// Say what is not ready, each with its remedy; change nothing and take nothing off the queue
@@ -43,7 +43,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let keys = match connect::keys(&config) {
         Ok(keys) => Some(keys),
         Err(failure) => {
-            findings.push(of_failure("keys", &failure));
+            findings.extend(key_files(&config, &failure));
             None
         }
     };
@@ -55,6 +55,14 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         Exit::Done if args.strict && !findings.is_empty() => Exit::Rejects,
         exit => exit,
     })
+}
+
+/// Every problem of the files that a worker needs; `failure` if it is in none of them.
+fn key_files(config: &Config, failure: &Failure) -> Vec<Finding> {
+    let files = config.keys.dir.as_deref().map(keyring::status).into_iter().flatten();
+    let problems = files.filter(|file| file.kind != Kind::Recovery).filter_map(|file| file.problem);
+    let findings: Vec<_> = problems.map(|problem| of_failure("keys", &problem.into())).collect();
+    if findings.is_empty() { vec![of_failure("keys", failure)] } else { findings }
 }
 
 async fn queue(config: &Config) -> Vec<Finding> {

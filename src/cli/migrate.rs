@@ -11,11 +11,15 @@ use super::{
     report::{self, Failure},
     sources::{DatabaseSource, Sources},
 };
-use crate::{db::migrations, start};
+use crate::{
+    check::{self, Severity},
+    db::{catalog, migrations},
+    start,
+};
 
 /// Create or upgrade the schema masq and, if it is missing, the target table
 ///
-/// A table that is there is never touched. `masq run` does the same by itself where its login may.
+/// A table that is there is never touched; what does not fit in it is said. `masq run` does the same by itself where its login may.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -35,7 +39,14 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let connector = connect::connector(&config)?;
     let mut session = start::connect(&connector, Instant::now() + Duration::from_secs(10)).await?;
     start::migrate(&mut session, &config).await?;
+    let table = catalog::table(&session, &config.table).await?;
     session.close().await;
+    if let Some(table) = table {
+        let (mut findings, _) = check::table(&config, &table, false);
+        // The login that migrates need not be the one that writes.
+        findings.retain(|finding| finding.severity != Severity::Denied);
+        start::refuse_problems(&mut findings)?;
+    }
     context.say("The schema masq and the target table are up to date.");
     Ok(Exit::Done)
 }

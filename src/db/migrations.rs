@@ -73,11 +73,20 @@ pub fn create_table(table: &TableName, columns: &[Column]) -> String {
     format!("CREATE TABLE IF NOT EXISTS {} (\n{}\n);\n", quote_table(table), columns.join(",\n"))
 }
 
-/// Applies what is missing; answers how many migrations that were.
+/// What [`migrate`] did to the schema `masq`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the words say it
+pub enum Migrated {
+    Nothing,
+    Created,
+    Upgraded,
+}
+
+/// Applies what is missing.
 ///
 /// # Errors
 /// If a statement fails, for example because the login may not create a schema. Nothing has changed then.
-pub async fn migrate(session: &mut Session) -> Result<usize, DbError> {
+pub async fn migrate(session: &mut Session) -> Result<Migrated, DbError> {
     let failed = |error| DbError::new("migrating the schema masq", &error);
     let lock = session.transaction().await.map_err(failed)?;
     lock.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await.map_err(failed)?;
@@ -94,5 +103,9 @@ pub async fn migrate(session: &mut Session) -> Result<usize, DbError> {
         lock.batch_execute(&sql(applied)).await.map_err(failed)?;
     }
     lock.commit().await.map_err(failed)?;
-    Ok(MIGRATIONS.len().saturating_sub(applied))
+    Ok(match applied {
+        0 => Migrated::Created,
+        _ if applied < MIGRATIONS.len() => Migrated::Upgraded,
+        _ => Migrated::Nothing,
+    })
 }

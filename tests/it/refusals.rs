@@ -1,6 +1,6 @@
 //! What `masq run` says when it cannot start: the cause, the remedy and the exit code. Nothing is taken off the queue.
 
-use std::{net::Ipv4Addr, path::Path, process::Command as StdCommand, time::Duration};
+use std::{net::Ipv4Addr, os::unix::fs::PermissionsExt, path::Path, process::Command as StdCommand, time::Duration};
 
 use axum::{Router, http::StatusCode, response::IntoResponse};
 use masq::{
@@ -52,6 +52,14 @@ impl Place {
         let (exit, stdout, stderr) = finish(service(&arguments)).await;
         assert_eq!(stdout, "");
         (exit, stderr)
+    }
+
+    /// What `masq check` says of this database and these keys.
+    async fn check(&self, database: &str, keys: &Path) -> (i32, String) {
+        let (queue, keys) = (self.server.queue_url("login-queue"), keys.display().to_string());
+        let arguments = ["check", "--queue-url", &queue, "--database-url", database, "--keys", &keys];
+        let (exit, stdout, _) = finish(service(&arguments)).await;
+        (exit, stdout)
     }
 
     /// Runs masq and expects it to refuse, with these words, without having touched the message.
@@ -166,6 +174,61 @@ async fn tables_that_do_not_fit() {
         "\"tenant\" that is NOT NULL without a default",
     ];
     place.refuses(&[], 78, &words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_says_what_it_did_and_what_does_not_fit() {
+    let place = Place::new().await;
+    let migrate = async |url: &str| {
+        let (exit, _, stderr) = finish(service(&["migrate", "--database-url", url, "--log-format", "text"])).await;
+        (exit, stderr)
+    };
+    let (exit, stderr) = migrate(&place.database.url).await;
+    assert!(exit == 0 && stderr.contains("created the schema masq"), "{stderr}");
+    let (exit, stderr) = migrate(&place.database.url).await;
+    assert_eq!((exit, stderr.as_str()), (0, "The schema masq and the target table are up to date.\n"));
+
+    place.database.execute("ALTER TABLE user_logins DROP locale").await;
+    let (exit, stderr) = migrate(&place.database.url).await;
+    assert!(exit == 78 && stderr.contains("has no column \"locale\""), "{stderr}");
+    assert!(!stderr.contains("up to date"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_without_permissions_gets_77_from_every_command() {
+    let place = Place::new().await;
+    let role = format!("reader_{}", uuid::Uuid::new_v4().simple());
+    place.database.execute(&format!("CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM public")).await;
+    let url = place.database.url.replace("postgres@", &format!("{role}@"));
+
+    // What is missing must be made by another login, so it is no permission that this one lacks.
+    let (exit, stdout) = place.check(&url, &place.keys.path()).await;
+    assert!(exit == 78 && stdout.contains("`masq migrate`") && !stdout.contains("ready\n"), "{stdout}");
+    place.refuses(&[("--database-url", &url)], 78, &["`masq migrate`"]).await;
+    let (exit, _, stderr) = finish(service(&["migrate", "--database-url", &url])).await;
+    assert!(exit == 77 && stderr.contains("42501") && stderr.contains("may create schemas and tables"), "{stderr}");
+
+    let (exit, _, stderr) = finish(service(&["migrate", "--database-url", &place.database.url])).await;
+    assert_eq!(exit, 0, "{stderr}");
+    let (exit, stdout) = place.check(&url, &place.keys.path()).await;
+    assert!(exit == 77 && stdout.contains("GRANT"), "{stdout}");
+    place.refuses(&[("--database-url", &url)], 77, &["GRANT"]).await;
+    let (exit, _, stderr) = finish(service(&["dead", "list", "--database-url", &url])).await;
+    assert!(exit == 77 && stderr.contains("SELECT on masq.dead_letters"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_every_key_file_that_cannot_be_used() {
+    let place = Place::new().await;
+    let keys = place.keys.path();
+    std::fs::remove_file(keys.join("token.key")).unwrap();
+    std::fs::set_permissions(keys.join("subject.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::remove_file(keys.join("recovery.pub")).unwrap();
+    let (exit, stdout) = place.check(&place.database.url, &keys).await;
+    assert_eq!(exit, 78, "{stdout}");
+    for file in ["token.key", "subject.key has mode 0644", "recovery.pub"] {
+        assert!(stdout.contains(file), "{file} is not in\n{stdout}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
