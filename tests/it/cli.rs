@@ -176,6 +176,16 @@ fn keys_open_to_others_are_a_problem() {
 }
 
 #[test]
+fn a_key_lost_among_others_is_to_be_restored_and_not_replaced() {
+    let here = directory();
+    run(&here, &["keys", "new", "keys", "--no-passphrase"]);
+    fs::remove_file(here.path().join("keys/recovery.pub")).unwrap();
+    let shown = run(&here, &["keys", "status", "--keys", "keys"]);
+    assert_eq!(shown.code, 78);
+    assert!(shown.out.contains("restore it") && !shown.out.contains("keys new"), "{}", shown.out);
+}
+
+#[test]
 fn a_passphrase_comes_from_a_terminal_or_a_file() {
     let here = directory();
     let unasked = run(&here, &["keys", "new", "keys"]);
