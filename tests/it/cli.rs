@@ -237,7 +237,7 @@ fn init_writes_what_was_said_and_overwrites_nothing() {
 
     let second = run(&here, &init);
     assert_eq!(second.code, 78);
-    assert!(second.err.contains("cannot write masq.toml"), "{}", second.err);
+    assert!(second.err.contains("masq.toml exists already") && second.err.contains("--config"), "{}", second.err);
     assert_eq!(fs::read_to_string(&file).unwrap(), text);
 
     fs::remove_file(&file).unwrap();
