@@ -161,6 +161,11 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
+/// Notes are in nobody's way.
+fn is_ready(findings: &[Finding]) -> bool {
+    Exit::of_findings(findings) == Exit::Done
+}
+
 fn as_text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding { severity, part, what, remedy } in findings {
@@ -169,13 +174,14 @@ fn as_text(findings: &[Finding]) -> String {
             text.push_str(&format!("  remedy: {remedy}\n"));
         }
     }
-    if findings.iter().all(|finding| finding.severity == Severity::Note) {
-        text.push_str("ready\n");
+    if is_ready(findings) {
+        text.push_str(if findings.is_empty() { "ready\n" } else { "ready, with notes\n" });
     }
     text
 }
 
 fn as_json(findings: &[Finding]) -> String {
+    let ready = is_ready(findings);
     let findings: Vec<_> = findings
         .iter()
         .map(|finding| {
@@ -185,5 +191,24 @@ fn as_json(findings: &[Finding]) -> String {
             })
         })
         .collect();
-    format!("{:#}\n", json!({ "findings": findings }))
+    format!("{:#}\n", json!({ "ready": ready, "findings": findings }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_no_reason_not_to_be_ready() {
+        let finding = |severity| Finding::new(severity, "queue", "what", "");
+        for (findings, ready, last) in [
+            (vec![], true, Some("ready")),
+            (vec![finding(Severity::Note)], true, Some("ready, with notes")),
+            (vec![finding(Severity::Note), finding(Severity::Absent)], false, Some("problem: queue: what")),
+        ] {
+            assert_eq!(as_text(&findings).lines().last(), last);
+            let json: serde_json::Value = serde_json::from_str(&as_json(&findings)).unwrap();
+            assert_eq!((&json["ready"], json["findings"].as_array().unwrap().len()), (&ready.into(), findings.len()));
+        }
+    }
 }

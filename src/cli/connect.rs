@@ -13,6 +13,29 @@ use crate::{
     vault::keyring::KeyRing,
 };
 
+/// Whether queue, database and keys are named. One that is missing alone is left to the function that opens it, which
+/// has advice of its own.
+///
+/// # Errors
+/// All that are missing, at once.
+pub(super) fn all_named(config: &Config) -> Result<(), Failure> {
+    let parts = [
+        (config.queue.url.is_some(), "no queue is named", "--queue-url"),
+        (names_database(config), "no database is named", "--database-url"),
+        (config.keys.dir.is_some(), "no keys are named", "--keys"),
+    ];
+    let missing: Vec<_> = parts.iter().filter(|(is_named, ..)| !is_named).collect();
+    if missing.len() < 2 {
+        return Ok(());
+    }
+    let errors: Vec<_> = missing.iter().map(|(_, error, _)| *error).collect();
+    let flags: Vec<_> = missing.iter().map(|(.., flag)| *flag).collect();
+    Err(Failure::new(Exit::Config, errors.join("\n")).hint(format!(
+        "name them with {}, or in the masq.toml that `masq init` writes with new keys; `masq demo` needs nothing",
+        flags.join(" and "),
+    )))
+}
+
 /// The queue that the configuration names.
 ///
 /// # Errors
@@ -37,11 +60,11 @@ pub(super) async fn queue(config: &Config) -> Result<SqsQueue, Failure> {
 /// The connection string, the password file or a certificate cannot be used.
 pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
     let database = &config.database;
-    let text = database.url.as_deref().unwrap_or_default();
-    if text.is_empty() && ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGUSER"].iter().all(|name| lookup(name).is_none()) {
+    if !names_database(config) {
         return Err(Failure::new(Exit::Config, "no database is named")
             .hint("name it with --database-url, DATABASE_URL, PGHOST and its like, or url in [database]"));
     }
+    let text = database.url.as_deref().unwrap_or_default();
     let mut conninfo = Conninfo::parse(text, account::me(&lookup).as_deref(), &lookup)?;
     for warning in &conninfo.warnings {
         tracing::warn!(part = "database", "{warning}");
@@ -56,6 +79,12 @@ pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
         idle_in_transaction: database.statement_timeout,
     };
     Ok(Connector::new(conninfo, timeouts)?)
+}
+
+/// By a connection string, or by libpq's variables.
+fn names_database(config: &Config) -> bool {
+    config.database.url.as_ref().is_some_and(|url| !url.is_empty())
+        || ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGUSER"].iter().any(|name| lookup(name).is_some())
 }
 
 fn first_line(path: &Path) -> Result<zeroize::Zeroizing<String>, Failure> {

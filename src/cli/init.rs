@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{self, Path, PathBuf},
 };
@@ -81,10 +81,12 @@ fn keys_dir(said: Option<&Path>, config: &Path) -> Result<(PathBuf, String), Fai
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
-        let failure = Failure::new(Exit::of_file(&error), format!("cannot write {}", path.display())).because(&error);
+        let (exit, path) = (Exit::of_file(&error), path.display());
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => failure.hint("move it away, or name another file with --config"),
-            _ => failure,
+            io::ErrorKind::AlreadyExists => {
+                Failure::new(exit, format!("{path} exists already")).hint("edit it, or name another with --config")
+            }
+            _ => Failure::new(exit, format!("cannot write {path}")).because(&error),
         }
     })
 }

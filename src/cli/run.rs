@@ -63,6 +63,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let mut overrides = args.sources.overrides(context);
     overrides.listen = context.said("listen", args.listen.as_ref());
     let config = sources::check(context, overrides)?;
+    connect::all_named(&config)?;
     let shared = Shared {
         status: Arc::new(Status::default()),
         metrics: Arc::new(Metrics::new().map_err(|error| Failure::of(Exit::Bug, &error))?),

@@ -3,7 +3,7 @@
 //! The file holds the key as [`super::keyfile`] writes it, or the same text protected by a passphrase, which makes it
 //! an age file ([`super::age`]): `age -d recovery.key` shows that text.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -23,7 +23,13 @@ pub enum IdentityError {
     /// The passphrase or the age file is wrong.
     #[error("cannot open the recovery key")]
     Locked(#[from] AgeError),
-    /// The file is.
+    /// Name the file.
+    #[error("{} is no file: --identity wants the recovery key itself, recovery.key", path.display())]
+    NoFile {
+        /// Nothing, or a directory.
+        path: PathBuf,
+    },
+    /// The file is wrong.
     #[error(transparent)]
     File(#[from] KeyError),
 }
@@ -32,7 +38,11 @@ pub enum IdentityError {
 ///
 /// With [`super::age::WORK`] a protected file takes about a second.
 pub fn load(path: &Path, passphrase: Option<&str>) -> Result<RecoveryKey, IdentityError> {
-    let file = keyfile::read(Kind::Recovery, path)?;
+    let file = keyfile::read(Kind::Recovery, path).map_err(|error| match error {
+        // Not a word of new keys: they would open nothing.
+        KeyError::Missing { path } | KeyError::Malformed { path, .. } => IdentityError::NoFile { path },
+        error => error.into(),
+    })?;
     let text = match passphrase {
         _ if !age::is_encrypted(&file) => file,
         Some(passphrase) => age::decrypt(&file, passphrase)?,
@@ -86,6 +96,15 @@ mod tests {
         assert!(matches!(load(&path, None), Err(IdentityError::PassphraseNeeded)));
         let wrong = load(&path, Some("battery staple"));
         assert!(matches!(wrong, Err(IdentityError::Locked(AgeError::WrongPassphrase))));
+    }
+
+    #[test]
+    fn a_place_without_the_file_is_told_which_file_is_meant() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path().join("nokey"), dir.path().to_owned()] {
+            let said = load(&path, None).err().unwrap().to_string();
+            assert!(said.contains("is no file") && said.contains("recovery.key"), "{said}");
+        }
     }
 
     #[test]

@@ -104,6 +104,12 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// Restore it: new keys would not fit what the others have written.
+    #[error("there is no {}, though other keys are there: restore it from where the keys were made", path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
     /// Let this user read it.
     #[error("cannot read {}: it must be readable for the user that masq runs as", path.display())]
     Unreadable {
@@ -193,7 +199,11 @@ pub fn parse_secret(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, 
 pub fn read(kind: Kind, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let failed = |source| failed_to_read(path, source);
     let file = File::open(path).map_err(failed)?;
-    check_mode(kind, path, file.metadata().map_err(failed)?.mode())?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(KeyError::Malformed { path: path.to_owned(), problem: "it is a directory" });
+    }
+    check_mode(kind, path, metadata.mode())?;
     let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_FILE).unwrap_or(usize::MAX)));
     file.take(MAX_FILE).read_to_end(&mut text).map_err(failed)?;
     Ok(text)
@@ -271,6 +281,16 @@ mod tests {
             let expected =
                 format!("keys/token.key is not the key file it should be ({problem}): restore it from a copy");
             assert_eq!(token(&text), Err(expected));
+        }
+    }
+
+    #[test]
+    fn a_directory_is_no_key_file_whatever_its_permissions() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o700, 0o755] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let said = read(Kind::Token, dir.path()).unwrap_err().to_string();
+            assert!(said.contains("(it is a directory)"), "{said}");
         }
     }
 

@@ -19,6 +19,9 @@ use super::{
     token::TokenRoot,
 };
 
+/// The four files of a directory.
+const KINDS: [Kind; 4] = [Kind::Token, Kind::Subject, Kind::RecoveryPublic, Kind::Recovery];
+
 /// What a worker needs: tokens, subject tags, and sealing. Nothing here opens what was sealed before.
 pub struct KeyRing {
     /// Of `token.key`.
@@ -111,7 +114,7 @@ pub struct FileStatus {
 
 /// Looks at all four files, in the order of [`Kind`]. `recovery.key` is looked at from outside only.
 pub fn status(dir: &Path) -> [FileStatus; 4] {
-    [Kind::Token, Kind::Subject, Kind::RecoveryPublic, Kind::Recovery].map(|kind| {
+    KINDS.map(|kind| {
         let path = dir.join(kind.file());
         let mode = keyfile::mode(&path).ok();
         let mut status = FileStatus { kind, path, mode, kid: None, fingerprint: None, problem: None };
@@ -132,15 +135,27 @@ fn examine(dir: &Path, status: &mut FileStatus) -> Result<(), KeyError> {
 }
 
 fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {
-    let path = dir.join(kind.file());
-    keyfile::parse_secret(kind, &path, &keyfile::read(kind, &path)?)
+    let (path, text) = read(dir, kind)?;
+    keyfile::parse_secret(kind, &path, &text)
 }
 
 fn recovery_public(dir: &Path) -> Result<RecoveryPublic, KeyError> {
     let kind = Kind::RecoveryPublic;
-    let path = dir.join(kind.file());
-    let (_, bytes) = keyfile::parse(kind, &path, &keyfile::read(kind, &path)?)?;
+    let (path, text) = read(dir, kind)?;
+    let (_, bytes) = keyfile::parse(kind, &path, &text)?;
     RecoveryPublic::from_bytes(&bytes).ok_or(KeyError::Malformed { path, problem: "the key is no X-Wing public key" })
+}
+
+/// A key file's path and text. One that is missing among others is lost: a database written with the rest refuses new keys.
+fn read(dir: &Path, kind: Kind) -> Result<(PathBuf, Zeroizing<Vec<u8>>), KeyError> {
+    let path = dir.join(kind.file());
+    match keyfile::read(kind, &path) {
+        Ok(text) => Ok((path, text)),
+        Err(KeyError::Missing { path }) if KINDS.iter().any(|kind| dir.join(kind.file()).exists()) => {
+            Err(KeyError::Lost { path })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes the files and syncs their directory, or leaves everything as it was.
@@ -248,6 +263,8 @@ mod tests {
         assert!(said.contains("subject.key has mode 0644") && said.contains("chmod 0400"), "{said}");
         fs::remove_file(&created.files[0]).unwrap();
         let said = KeyRing::load(dir.path()).err().unwrap().to_string();
+        assert!(said.contains("token.key, though") && said.contains("restore it"), "{said}");
+        let said = KeyRing::load(&dir.path().join("elsewhere")).err().unwrap().to_string();
         assert!(said.contains("token.key") && said.contains("masq keys new"), "{said}");
     }
 
@@ -259,7 +276,7 @@ mod tests {
         fs::remove_file(&created.files[1]).unwrap();
         let [token, subject, public, recovery] = status(dir.path());
         assert_eq!((token.mode, token.kid, token.problem.is_some()), (Some(0o400), NonZeroU8::new(1), false));
-        assert!(matches!((subject.mode, subject.problem), (None, Some(KeyError::Missing { .. }))));
+        assert!(matches!((subject.mode, subject.problem), (None, Some(KeyError::Lost { .. }))));
         assert_eq!(public.fingerprint, Some(created.fingerprint));
         assert!(matches!((recovery.mode, recovery.problem), (Some(0o604), Some(KeyError::Exposed { .. }))));
         fs::remove_file(&created.files[3]).unwrap();

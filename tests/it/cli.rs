@@ -128,6 +128,22 @@ fn a_mistake_outside_of_the_file_is_named_by_flag_or_variable() {
 }
 
 #[test]
+fn everything_that_is_not_named_is_missed_at_once() {
+    let here = directory();
+    let parts = ["no queue is named", "no database is named", "no keys are named"];
+    let nothing = run(&here, &["run"]);
+    assert_eq!((nothing.code, nothing.err.lines().count()), (78, 4), "{}", nothing.err);
+    assert!(parts.iter().all(|part| nothing.err.contains(&format!("error: {part}\n"))), "{}", nothing.err);
+    assert!(nothing.err.contains("--queue-url and --database-url and --keys"), "{}", nothing.err);
+    let checked = run(&here, &["check"]);
+    assert!(checked.code == 78 && parts.iter().all(|part| checked.out.contains(part)), "{}", checked.out);
+
+    let keys_only = run(&here, &["run", "--queue-url", "http://127.0.0.1:9/0/q", "--database-url", "postgres://db"]);
+    assert_eq!((keys_only.code, keys_only.err.lines().count()), (78, 2), "{}", keys_only.err);
+    assert!(keys_only.err.contains("masq keys new keys"), "{}", keys_only.err);
+}
+
+#[test]
 fn keys_are_made_once_and_shown_without_their_secrets() {
     let here = directory();
     let made = run(&here, &["keys", "new", "keys", "--no-passphrase"]);
@@ -176,6 +192,16 @@ fn keys_open_to_others_are_a_problem() {
 }
 
 #[test]
+fn a_key_lost_among_others_is_to_be_restored_and_not_replaced() {
+    let here = directory();
+    run(&here, &["keys", "new", "keys", "--no-passphrase"]);
+    fs::remove_file(here.path().join("keys/recovery.pub")).unwrap();
+    let shown = run(&here, &["keys", "status", "--keys", "keys"]);
+    assert_eq!(shown.code, 78);
+    assert!(shown.out.contains("restore it") && !shown.out.contains("keys new"), "{}", shown.out);
+}
+
+#[test]
 fn a_passphrase_comes_from_a_terminal_or_a_file() {
     let here = directory();
     let unasked = run(&here, &["keys", "new", "keys"]);
@@ -211,7 +237,7 @@ fn init_writes_what_was_said_and_overwrites_nothing() {
 
     let second = run(&here, &init);
     assert_eq!(second.code, 78);
-    assert!(second.err.contains("cannot write masq.toml"), "{}", second.err);
+    assert!(second.err.contains("masq.toml exists already") && second.err.contains("--config"), "{}", second.err);
     assert_eq!(fs::read_to_string(&file).unwrap(), text);
 
     fs::remove_file(&file).unwrap();

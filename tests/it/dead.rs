@@ -91,7 +91,7 @@ async fn letters_are_counted_by_reason_and_listed_without_their_bodies() {
 
     let (code, out, said) = dead(&database, &["list", "--all", "--limit", "2"]);
     assert_eq!((code, String::from_utf8(out).unwrap().lines().count()), (0, 3));
-    assert!(said.contains("newest 2") && said.contains("--limit"), "{said}");
+    assert!(said.contains("--limit lists more than 2"), "{said}");
     let everything = text(dead(&database, &["list", "--all"]));
     assert!(!everything.contains("199.172.111") && !everything.contains("oops"), "{everything}");
     assert_eq!(everything.lines().count(), 4);
@@ -158,6 +158,8 @@ async fn what_is_not_asked_for_rightly_leaves_no_record() {
     }
     let (code, _, said) = dead(&database, &["show", &id, "--identity", identity.to_str().unwrap()]);
     assert!(code == 2 && said.contains("--reason"), "{said}");
+    let (code, _, said) = show(&database, &keys, "123", &[]);
+    assert!(code == 2 && said.contains("expected a UUID") && said.contains("list --all"), "{said}");
     let (code, _, said) = show(&database, &keys, "11111111-2222-3333-4444-555555555555", &[]);
     assert!(code == 2 && said.contains("no dead letter of a message 11111111") && said.contains("list"), "{said}");
     for no_key in [keys.path().join("nokey"), keys.path(), keys.path().join("token.key")] {

@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         let mut letters = dead::list(&session, args.code.as_deref(), i64::from(args.limit) + 1).await?;
         if letters.len() > limit {
             letters.truncate(limit);
-            context.say(format_args!("Only the newest {limit} are listed; --limit lists more."));
+            context.say(format_args!("There are older ones; --limit lists more than {limit}."));
         }
         (letters_as_text(&letters), letters.iter().map(letter_as_json).collect())
     } else {

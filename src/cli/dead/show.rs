@@ -40,7 +40,7 @@ use crate::{
   masq dead show 5fd1ab2e-… --identity /media/usb/recovery.key --reason \"why app 6.02 sends no ip, ticket 4711\"")]
 pub(super) struct Args {
     /// Open the letter of the message with this id, as `masq dead list --all` shows it
-    #[arg(value_name = "MESSAGE_ID")]
+    #[arg(value_name = "MESSAGE_ID", value_parser = message_id)]
     id: Uuid,
     /// Tell letters of one message id apart by when they were sent
     #[arg(long, value_name = "TIME", value_parser = sent_at)]
@@ -58,6 +58,10 @@ pub(super) struct Args {
     /// Print JSON, with the body in base64
     #[arg(long)]
     json: bool,
+}
+
+fn message_id(text: &str) -> Result<Uuid, String> {
+    text.parse().map_err(|_| "expected a UUID, as `masq dead list --all` shows it".to_owned())
 }
 
 fn reason(text: &str) -> Result<String, String> {
