@@ -1,8 +1,8 @@
 //! Reaching PostgreSQL: a [`Connector`] makes [`Session`]s.
 //!
 //! What is done in a session is not here, but in `sink/` and `vault/`. There is no pool: each worker keeps its session.
-//! Statements go unnamed and nothing but time limits is kept in the session, so a pooler in transaction mode may stand
-//! between.
+//! Statements go unnamed or end with their transaction, and no transaction needs what the session was told, so a pooler
+//! in transaction mode may stand between.
 
 pub mod account;
 pub mod catalog;
@@ -60,8 +60,8 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The statements that set them: with `SET` for a session, with `SET LOCAL` for a transaction behind a pooler.
-    pub fn as_sql(&self, set: &str) -> String {
+    /// The statements that set them: with `SET` for a session, with `SET LOCAL` for a transaction.
+    fn as_sql(&self, set: &str) -> String {
         let (lock, statement, idle) =
             (self.lock.as_millis(), self.statement.as_millis(), self.idle_in_transaction.as_millis());
         format!(
@@ -91,6 +91,11 @@ impl Connector {
     /// What it connects to; its `Display` is fit for logs.
     pub fn conninfo(&self) -> &Conninfo {
         &self.conninfo
+    }
+
+    /// The limits on time as statements for the beginning of a transaction.
+    pub fn limits(&self) -> String {
+        self.timeouts.as_sql("SET LOCAL")
     }
 
     /// A new session with the first endpoint that gives one.

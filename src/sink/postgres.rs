@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::{Error, Statement};
+use tokio_postgres::Error;
 
 use crate::{
     db::{
@@ -57,11 +57,9 @@ pub struct PostgresSink {
     safe_batches: u32,
 }
 
-/// A session and the statements prepared on it.
+/// A session, and what is known of the database through it.
 struct Open {
     session: Session,
-    copy_ledger: Statement,
-    copy_rows: Statement,
     shape: Option<String>,
     kept_at: Instant,
     /// The epoch whose header this session has written. Not the sink's: after a failover the header may be gone.
@@ -104,15 +102,9 @@ impl PostgresSink {
         if self.open.is_none() {
             let session = self.target.connector.connect().await.map_err(SinkError::from)?;
             let shape = shape::as_started(&session, &self.target).await?;
-            let prepared = async {
-                let copy_ledger = session.prepare(ledger::COPY).await?;
-                let copy_rows = session.prepare(&copy_rows(&self.target)).await?;
-                let oldest = ledger::keep_partitions(&session, self.target.retention).await?;
-                Ok::<_, Error>((copy_ledger, copy_rows, oldest))
-            };
-            let (copy_ledger, copy_rows, oldest) = prepared.await.map_err(|error| self.explain_own(&error))?;
-            self.oldest = oldest;
-            self.open = Some(Open { session, copy_ledger, copy_rows, shape, kept_at: Instant::now(), epoch: None });
+            let oldest = ledger::keep_partitions(&session, self.target.retention).await;
+            self.oldest = oldest.map_err(|error| self.explain_own(&error))?;
+            self.open = Some(Open { session, shape, kept_at: Instant::now(), epoch: None });
         }
         self.open.as_mut().ok_or_else(|| SinkError::Unavailable("the session is gone".to_owned()))
     }
@@ -275,7 +267,8 @@ impl PostgresSink {
 
 impl Open {
     async fn transact(&self, target: &Target, batch: &Batch, entries: &[Entry], way: Way) -> Written {
-        self.session.batch_execute("BEGIN").await?;
+        // Its limits and statements are the transaction's own: behind a pooler the next one may be in another session.
+        self.session.batch_execute(&format!("BEGIN; {}", target.connector.limits())).await?;
         let outcomes = match way {
             Way::Fast => self.copy_all(target, batch, entries).await?,
             Way::Safe => self.copy_new(target, batch, entries).await?,
@@ -292,7 +285,7 @@ impl Open {
     /// Claims every key and copies every row; a key that is there already aborts all.
     async fn copy_all(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Written {
         let keyed = || entries.iter().filter(|entry| !is_late(entry));
-        self.copy(&self.copy_ledger, ledger::tuples(keyed())).await?;
+        self.copy(ledger::COPY, ledger::tuples(keyed())).await?;
         self.write_rows(target, batch, entries).await?;
         self.write_dead(target, batch, keyed()).await?;
         let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
@@ -329,15 +322,15 @@ impl Open {
             return Ok(());
         }
         tuples.extend_from_slice(copy::TRAILER);
-        let copied = self.copy(&self.copy_rows, tuples).await.map_err(WriteError::Rows)?;
+        let copied = self.copy(&copy_rows(target), tuples).await.map_err(WriteError::Rows)?;
         if copied != rows {
             return Err(WriteError::RowsVanished);
         }
         if shape::now(&self.session, target).await? == self.shape { Ok(()) } else { Err(WriteError::Reshaped) }
     }
 
-    async fn copy(&self, statement: &Statement, tuples: Vec<u8>) -> Result<u64, Error> {
-        let sink = self.session.copy_in(statement).await?;
+    async fn copy(&self, sql: &str, tuples: Vec<u8>) -> Result<u64, Error> {
+        let sink = self.session.copy_in(sql).await?;
         let mut sink = std::pin::pin!(sink);
         sink.send(Bytes::from(tuples)).await?;
         sink.finish().await
