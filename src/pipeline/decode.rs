@@ -138,7 +138,7 @@ fn find(document: &Document, column: &Column) -> Result<Option<At>, Reason> {
     for segment in &column.from.segments {
         let next = match document.value(at) {
             Json::Object => document.member(at, segment),
-            Json::Array if column.from.pointer => segment.parse().ok().and_then(|index| document.element(at, index)),
+            Json::Array if column.from.pointer => index(segment).and_then(|index| document.element(at, index)),
             Json::Null => None,
             _ => return Err(Reason::WrongType(column.from.text.clone())),
         };
@@ -146,6 +146,12 @@ fn find(document: &Document, column: &Column) -> Result<Option<At>, Reason> {
         at = next;
     }
     Ok(Some(at))
+}
+
+/// An array's index as RFC 6901 writes it: digits without a leading zero.
+fn index(segment: &str) -> Option<usize> {
+    let digits = segment.bytes().all(|byte| byte.is_ascii_digit());
+    segment.parse().ok().filter(|_| digits && (segment == "0" || !segment.starts_with('0')))
 }
 
 /// The value of one column, its default, NULL, or what is wrong with it.

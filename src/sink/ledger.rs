@@ -44,7 +44,7 @@ pub fn tuples<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<u8> {
 
 /// Claims those keys that are not there yet, and answers them.
 pub async fn claim(client: &Client, entries: &[&Entry]) -> Result<HashSet<Key>, Error> {
-    let sent: Vec<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key)).collect();
+    let sent: Vec<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key.sent_at)).collect();
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.message.key.id).collect();
     let outcomes: Vec<i16> = entries.iter().map(|entry| outcome(entry)).collect();
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
@@ -56,7 +56,7 @@ pub async fn claim(client: &Client, entries: &[&Entry]) -> Result<HashSet<Key>, 
 /// Makes the days of these keys that are missing although the ledger's memory reaches back to them: the message is
 /// newer than the partitions made ahead.
 pub async fn make_days(client: &Client, entries: &[&Entry]) -> Result<(), Error> {
-    let days: HashSet<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key)).collect();
+    let days: HashSet<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key.sent_at)).collect();
     let days: Vec<SystemTime> = days.into_iter().collect();
     client
         .query_typed(
@@ -91,9 +91,9 @@ fn outcome(entry: &Entry) -> i16 {
     }
 }
 
-/// A key's moment as the driver takes it. Keys are never negative.
-pub fn time_of(key: Key) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(key.sent_at.unsigned_abs())
+/// A moment, in milliseconds since 1970-01-01 UTC and never before, as the driver takes it.
+pub fn time_of(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs())
 }
 
 /// A moment of the driver's, in milliseconds since 1970-01-01 UTC; what is earlier is 0.

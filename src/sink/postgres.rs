@@ -287,8 +287,8 @@ impl Open {
         let keyed = || entries.iter().filter(|entry| !is_late(entry));
         self.copy(ledger::COPY, ledger::tuples(keyed())).await?;
         self.write_rows(target, batch, entries).await?;
-        self.write_dead(target, batch, keyed()).await?;
-        let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
+        dead_letters::write(&self.session, &target.queue, batch.epoch.id, keyed()).await?;
+        let late = self.write_late(target, batch, entries).await?;
         Ok(entries.iter().map(|entry| outcome(!is_late(entry) || late.contains(&entry.message.key))).collect())
     }
 
@@ -298,8 +298,8 @@ impl Open {
         let new = ledger::claim(&self.session, &keyed).await?;
         let is_new = |entry: &&Entry| new.contains(&entry.message.key);
         self.write_rows(target, batch, entries.iter().filter(is_new)).await?;
-        self.write_dead(target, batch, entries.iter().filter(is_new)).await?;
-        let late = self.write_dead(target, batch, entries.iter().filter(|entry| is_late(entry))).await?;
+        dead_letters::write(&self.session, &target.queue, batch.epoch.id, entries.iter().filter(is_new)).await?;
+        let late = self.write_late(target, batch, entries).await?;
         Ok(entries.iter().map(|entry| outcome(is_new(&entry) || late.contains(&entry.message.key))).collect())
     }
 
@@ -336,13 +336,9 @@ impl Open {
         sink.finish().await
     }
 
-    async fn write_dead<'a>(
-        &self,
-        target: &Target,
-        batch: &Batch,
-        entries: impl Iterator<Item = &'a Entry>,
-    ) -> Result<HashSet<Key>, Error> {
-        dead_letters::write(&self.session, &target.queue, batch.epoch.id, entries).await
+    async fn write_late(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Result<HashSet<Key>, Error> {
+        let late = entries.iter().filter(|entry| is_late(entry));
+        dead_letters::write_late(&self.session, &target.queue, batch.epoch.id, late).await
     }
 
     async fn commit(&self) -> Result<(), WriteError> {

@@ -148,7 +148,7 @@ pub async fn take(session: &Session, key: Key, opening: Opening<'_>) -> Result<T
                         FROM masq.dead_letters d JOIN masq.epochs e ON e.id = d.epoch \
                         WHERE d.sent_at = $1 AND d.message_id = $2";
     let failed = |error| DbError::new("reading the sealed dead letter", &error);
-    let sent = time_of(key);
+    let sent = time_of(key.sent_at);
     let row = session.query_typed_one(READ, &[(&sent, Type::TIMESTAMPTZ), (&key.id, Type::UUID)]).await;
     let row = row.map_err(failed)?;
     let recipient: Vec<u8> = row.try_get(2).map_err(failed)?;
@@ -167,7 +167,7 @@ pub async fn take(session: &Session, key: Key, opening: Opening<'_>) -> Result<T
 /// In no transaction, so that it is committed when this returns.
 async fn record(session: &Session, key: Key, opening: Opening<'_>) -> Result<(), DbError> {
     const INSERT: &str = "INSERT INTO masq.openings (claimed, sent_at, message_id, reason) VALUES ($1, $2, $3, $4)";
-    let sent = time_of(key);
+    let sent = time_of(key.sent_at);
     let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
         (&opening.claimed, Type::TEXT),
         (&sent, Type::TIMESTAMPTZ),
