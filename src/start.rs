@@ -63,8 +63,6 @@ pub struct Options {
     pub deadline: Instant,
     /// Whether a database that may lose commits is good enough.
     pub allow_unsafe: bool,
-    /// Whether to stop when the queue is empty.
-    pub drain: bool,
 }
 
 /// A database in which the pipeline can run.
@@ -78,6 +76,34 @@ impl Ready {
     /// What the workers write to, and how it is reached.
     pub fn target(&self) -> Arc<Target> {
         Arc::clone(&self.target)
+    }
+
+    /// Puts workers together, as many as there are connections.
+    ///
+    /// # Errors
+    /// If keys cannot be used.
+    pub fn workers<Q: Queue>(
+        &self,
+        queue: &Q,
+        config: &Config,
+        shared: &Shared,
+        intake: &Intake,
+    ) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
+        let decoder = Arc::new(decoder(config, &self.stored));
+        (0..config.database.connections)
+            .map(|_| {
+                let epoch = shared.keys.new_epoch(now_ms())?;
+                Ok(Worker {
+                    queue: queue.clone(),
+                    sink: PostgresSink::new(self.target(), self.oldest),
+                    intake: intake.clone(),
+                    decoder: Arc::clone(&decoder),
+                    masker: Masker::new(&config.columns, &self.stored, Arc::clone(&shared.keys), epoch)?,
+                    status: Arc::clone(&shared.status),
+                    metrics: Arc::clone(&shared.metrics),
+                })
+            })
+            .collect()
     }
 }
 
@@ -198,34 +224,10 @@ pub struct Shared {
     pub keys: Arc<KeyRing>,
 }
 
-/// Puts workers together, as many as there are connections. `visibility`: as the queue itself has it.
-///
-/// # Errors
-/// If keys cannot be used.
-pub fn workers<Q: Queue>(
-    queue: &Q,
-    ready: &Ready,
-    config: &Config,
-    shared: &Shared,
-    (visibility, options): (Option<Duration>, Options),
-) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
-    let decoder = Arc::new(decoder(config, &ready.stored));
+/// How each worker receives, where the queue itself hides messages for `visibility`; with `drain` until it is empty.
+pub fn intake(config: &Config, visibility: Option<Duration>, drain: bool) -> Intake {
     let visibility = config.queue.visibility.or(visibility).unwrap_or(VISIBILITY).max(SHORTEST_VISIBILITY);
-    let max_bytes = config.queue.max_in_flight_bytes / config.database.connections as u64;
-    (0..config.database.connections)
-        .map(|_| {
-            let epoch = shared.keys.new_epoch(now_ms())?;
-            Ok(Worker {
-                queue: queue.clone(),
-                sink: PostgresSink::new(Arc::clone(&ready.target), ready.oldest),
-                intake: Intake::new(visibility, max_bytes, options.drain),
-                decoder: Arc::clone(&decoder),
-                masker: Masker::new(&config.columns, &ready.stored, Arc::clone(&shared.keys), epoch)?,
-                status: Arc::clone(&shared.status),
-                metrics: Arc::clone(&shared.metrics),
-            })
-        })
-        .collect()
+    Intake::new(visibility, config.queue.max_in_flight_bytes / config.database.connections as u64, drain)
 }
 
 /// What judges messages for columns that are stored as these types.

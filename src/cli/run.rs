@@ -59,6 +59,17 @@ pub(super) struct Args {
     allow_unsafe_durability: bool,
 }
 
+/// A pipeline about to run or running.
+struct Service {
+    config: Config,
+    shared: Shared,
+    queue: SqsQueue,
+    stop: Stop,
+    options: Options,
+    drain: bool,
+    grace: Duration,
+}
+
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let mut overrides = args.sources.overrides(context);
     overrides.listen = context.said("listen", args.listen.as_ref());
@@ -72,18 +83,24 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let connector = connect::connector(&config)?;
     let queue = connect::queue(&config).await?;
     connect::announce(context, &config, &queue, &connector);
-
-    let stop = signals::listen()?;
-    let http = listen(&config, &shared, args.drain).await?;
-    let options = Options {
-        deadline: Instant::now() + Duration::from_secs(args.start_timeout),
-        allow_unsafe: args.allow_unsafe_durability,
+    let service = Service {
+        config,
+        shared,
+        queue,
+        stop: signals::listen()?,
+        options: Options {
+            deadline: Instant::now() + Duration::from_secs(args.start_timeout),
+            allow_unsafe: args.allow_unsafe_durability,
+        },
         drain: args.drain,
+        grace: Duration::from_secs(args.grace),
     };
+
+    let http = service.listen().await?;
     let exit = tokio::select! {
-        exit = work(&queue, connector, &config, &shared, (options, &stop, args.grace)) => exit?,
+        exit = service.work(connector) => exit?,
         // Nothing has been received yet.
-        () = stopped_before_start(&stop, &shared.status) => Exit::Done,
+        () = service.stopped_before_start() => Exit::Done,
     };
     if let Some(http) = http {
         http.stop().await;
@@ -91,69 +108,67 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
-async fn stopped_before_start(stop: &Stop, status: &Status) {
-    stop.gently.started().await;
-    if !status.is_in(Trouble::Starting) {
-        std::future::pending::<()>().await;
+impl Service {
+    /// A service must not run unwatched; a run that drains the queue may do so beside the service that has the port.
+    async fn listen(&self) -> Result<Option<HttpServer>, Failure> {
+        let Shared { status, metrics, .. } = &self.shared;
+        status.set(Trouble::Starting, &"queue and database are being examined; the log says what is awaited");
+        let Some(listen) = self.config.http.listen else { return Ok(None) };
+        match HttpServer::start(listen, Arc::clone(status), Arc::clone(metrics)).await {
+            Ok(server) => {
+                tracing::info!(address = %server.addr(), "answering /livez, /readyz and /metrics");
+                Ok(Some(server))
+            }
+            Err(error) if self.drain => {
+                tracing::warn!(address = %listen, %error, "goes on without /livez, /readyz and /metrics");
+                Ok(None)
+            }
+            Err(error) => Err(Failure::new(Exit::Config, format!("cannot listen on {listen}"))
+                .because(&error)
+                .hint("choose another address with --listen or [http] listen, or \"off\"")),
+        }
     }
-}
 
-/// A service must not run unwatched; a run that drains the queue may do so beside the service that has the port.
-async fn listen(config: &Config, shared: &Shared, drain: bool) -> Result<Option<HttpServer>, Failure> {
-    shared
-        .status
-        .set(Trouble::Starting, &"the queue and the database are being examined; the log says what is awaited");
-    let Some(listen) = config.http.listen else { return Ok(None) };
-    match HttpServer::start(listen, Arc::clone(&shared.status), Arc::clone(&shared.metrics)).await {
-        Ok(server) => {
-            tracing::info!(address = %server.addr(), "answering /livez, /readyz and /metrics");
-            Ok(Some(server))
+    async fn stopped_before_start(&self) {
+        self.stop.gently.started().await;
+        if !self.shared.status.is_in(Trouble::Starting) {
+            std::future::pending::<()>().await;
         }
-        Err(error) if drain => {
-            tracing::warn!(address = %listen, %error, "goes on without /livez, /readyz and /metrics");
-            Ok(None)
-        }
-        Err(error) => Err(Failure::new(Exit::Config, format!("cannot listen on {listen}"))
-            .because(&error)
-            .hint("choose another address with --listen or [http] listen, or \"off\"")),
+        tracing::info!("stopped before anything was received");
     }
-}
 
-async fn work(
-    queue: &SqsQueue,
-    connector: Connector,
-    config: &Config,
-    shared: &Shared,
-    (options, stop, grace): (Options, &Stop, u64),
-) -> Result<Exit, Failure> {
-    let ready = Box::pin(start::database(connector, config, &shared.keys, queue.name(), options)).await?;
-    let attributes = start::attributes(queue, options.deadline).await?;
-    start::refuse_problems(&mut check::configuration(config))?;
-    start::refuse_problems(&mut check::queue(config, &attributes))?;
-    let workers = start::workers(queue, &ready, config, shared, (attributes.visibility, options))?;
-    shared.status.clear(Trouble::Starting);
-    tracing::info!("ready");
+    async fn work(&self, connector: Connector) -> Result<Exit, Failure> {
+        let Self { config, shared, queue, .. } = self;
+        let ready = Box::pin(start::database(connector, config, &shared.keys, queue.name(), self.options)).await?;
+        let attributes = start::attributes(queue, self.options.deadline).await?;
+        start::refuse_problems(&mut check::configuration(config))?;
+        start::refuse_problems(&mut check::queue(config, &attributes))?;
+        let intake = start::intake(config, attributes.visibility, self.drain);
+        let workers = ready.workers(queue, config, shared, &intake)?;
+        shared.status.clear(Trouble::Starting);
+        tracing::info!("ready");
 
-    let reporter = tokio::spawn(report(queue.clone(), ready.target(), shared.clone()));
-    let exit = tokio::select! {
-        ended = pipeline::run(workers, &stop.gently) => ended.map(|()| Exit::Done).map_err(Failure::from),
-        () = grace_over(stop, &shared.status, grace) => {
-            tracing::warn!("stopped before everything in hand was settled; it comes again");
-            Ok(Exit::Unfinished)
+        let reporter = tokio::spawn(report(queue.clone(), ready.target(), shared.clone()));
+        let exit = tokio::select! {
+            ended = pipeline::run(workers, &self.stop.gently) => ended.map(|()| Exit::Done).map_err(Failure::from),
+            () = self.grace_over() => {
+                tracing::warn!("stopped before everything in hand was settled; it comes again");
+                Ok(Exit::Unfinished)
+            }
+        };
+        reporter.abort();
+        log_totals(&shared.metrics, "stopped");
+        exit
+    }
+
+    /// Returns when a stop takes too long or is asked for a second time.
+    async fn grace_over(&self) {
+        self.stop.gently.started().await;
+        self.shared.status.set(Trouble::Stopping, &"stopping");
+        tokio::select! {
+            () = self.stop.now.started() => {}
+            () = sleep(self.grace) => {}
         }
-    };
-    reporter.abort();
-    log_totals(&shared.metrics, "stopped");
-    exit
-}
-
-/// Returns when a stop takes too long or is asked for a second time.
-async fn grace_over(stop: &Stop, status: &Status, grace: u64) {
-    stop.gently.started().await;
-    status.set(Trouble::Stopping, &"stopping");
-    tokio::select! {
-        () = stop.now.started() => {}
-        () = sleep(Duration::from_secs(grace)) => {}
     }
 }
 

@@ -46,6 +46,7 @@ pub struct Taken {
 }
 
 /// How one worker receives, and what it has learnt about its queue.
+#[derive(Clone)]
 pub struct Intake {
     /// For how long a message is hidden from others at a time.
     pub visibility: Duration,

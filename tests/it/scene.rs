@@ -66,8 +66,8 @@ impl Scene {
     /// Runs until [`Running::stop`].
     pub(crate) async fn run_as(&self, url: &str) -> Running {
         let ready = self.start_as(url).await.unwrap_or_else(|error| panic!("{error}"));
-        let visibility = Some(self.visibility);
-        let workers = start::workers(&self.queue, &ready, &self.config, &self.shared, (visibility, options())).unwrap();
+        let intake = start::intake(&self.config, Some(self.visibility), false);
+        let workers = ready.workers(&self.queue, &self.config, &self.shared, &intake).unwrap();
         let shutdown = Shutdown::new();
         let signal = shutdown.clone();
         Running { shutdown, ended: tokio::spawn(async move { pipeline::run(workers, &signal).await }) }
@@ -129,7 +129,7 @@ impl Scene {
 }
 
 pub(crate) fn options() -> Options {
-    Options { deadline: Instant::now() + Duration::from_secs(10), allow_unsafe: false, drain: false }
+    Options { deadline: Instant::now() + Duration::from_secs(10), allow_unsafe: false }
 }
 
 /// A pipeline that goes on until it is stopped.

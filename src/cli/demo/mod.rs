@@ -81,6 +81,15 @@ pub(super) struct Args {
     postgres_bin: Option<PathBuf>,
 }
 
+/// What the steps of the demo share.
+struct Demo<'a> {
+    context: &'a Context,
+    stop: &'a Stop,
+    config: Config,
+    shared: Shared,
+    queue: SqsQueue,
+}
+
 fn stopped() -> Failure {
     Failure::new(Exit::Unfinished, "stopped before the end; everything is removed")
 }
@@ -113,35 +122,29 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 
 async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Result<Exit, Failure> {
     let config = world.config()?;
+    let demo = Demo {
+        context,
+        stop,
+        queue: connect::queue(&config).await?,
+        shared: Shared {
+            status: Arc::new(Status::default()),
+            metrics: Arc::new(Metrics::new().map_err(|error| Failure::of(Exit::Bug, &error))?),
+            keys: connect::keys(&config)?,
+        },
+        config,
+    };
     let logins: Vec<Login> = Logins::new(args.seed, Share::percent(BAD).unwrap_or(Share::NONE))
         .take(usize::try_from(args.messages).unwrap_or(usize::MAX))
         .collect();
-    let queue = connect::queue(&config).await?;
-    send(&queue, &logins, context).await?;
-
-    let shared = Shared {
-        status: Arc::new(Status::default()),
-        metrics: Arc::new(Metrics::new().map_err(|error| Failure::of(Exit::Bug, &error))?),
-        keys: connect::keys(&config)?,
-    };
-    let forgetful = Forgetful::new(queue.clone());
-    let took = load(&forgetful, &config, &shared, logins.len() as u64, (context, stop)).await?;
+    demo.send(&logins).await?;
+    let forgetful = Forgetful::new(demo.queue.clone());
+    let took = demo.load(&forgetful, logins.len() as u64).await?;
     if stop.gently.has_started() {
         return Err(stopped());
     }
-
-    let session = start::connect(&connect::connector(&config)?, tokio::time::Instant::now()).await?;
-    let counts = Counts::read(&session, &shared.metrics, forgetful.forgotten(), queue.depth().await?).await?;
-    let summary = Summary { logins: &logins, counts, keys: &shared.keys, took };
-    report::print(summary.text(&session).await?)?;
-    session.close().await;
-    let wrong = summary.contradictions();
-    if !wrong.is_empty() {
-        let failure = Failure::new(Exit::Bug, format!("it does not add up: {}", wrong.join("; ")));
-        return Err(failure.hint("this is a bug in masq; please report it with the seed"));
-    }
+    demo.sum_up(&logins, forgetful.forgotten(), took).await?;
     if args.keep {
-        keep(&queue, &config, &shared, world, (context, stop)).await?;
+        demo.keep(world).await?;
     }
     Ok(Exit::Done)
 }
@@ -188,91 +191,95 @@ impl World {
     }
 }
 
-/// Puts the logins on the queue, in tens.
-async fn send(queue: &SqsQueue, logins: &[Login], context: &Context) -> Result<(), Failure> {
-    let mut progress = Progress::new(context, "sending", Some(logins.len() as u64));
-    let requests = logins.chunks(10).map(|chunk| async move {
-        let bodies: Vec<&str> = chunk.iter().map(|login| login.body.as_str()).collect();
-        queue.send(&bodies).await
-    });
-    let mut answers = stream::iter(requests).buffer_unordered(SENDERS);
-    while let Some(answer) = answers.next().await {
-        let sent = answer?;
-        if sent.iter().any(|sent| matches!(sent, Sent::Refused(_))) {
-            return Err(Failure::new(Exit::Bug, "the local queue refused a sample login"));
-        }
-        progress.add(sent.len() as u64);
-    }
-    progress.finish();
-    Ok(())
-}
-
-/// Runs the pipeline until the queue is empty. Answers how long it took until every message had its outcome; after that
-/// only the second deliveries are waited for.
-async fn load(
-    queue: &Forgetful<SqsQueue>,
-    config: &Config,
-    shared: &Shared,
-    total: u64,
-    (context, stop): (&Context, &Stop),
-) -> Result<Duration, Failure> {
-    let workers = Box::pin(workers(queue, config, shared, true)).await?;
-
-    let started = Instant::now();
-    let mut progress = Some(Progress::new(context, "loading", Some(total)));
-    let mut pipeline = std::pin::pin!(pipeline::run(workers, &stop.gently));
-    let mut all_settled = None;
-    loop {
-        let done = shared.metrics.rows.get() + shared.metrics.dead_lettered();
-        if let Some(progress) = &mut progress {
-            progress.set(done);
-        }
-        if done >= total && all_settled.is_none() {
-            all_settled = Some(started.elapsed());
-            progress.take().map(Progress::finish);
-            context.say("All loaded. Waiting for those whose delete got lost on the way, which come a second time …");
-        }
-        tokio::select! {
-            ended = &mut pipeline => {
-                ended?;
-                break;
+impl Demo<'_> {
+    /// Puts the logins on the queue, in tens.
+    async fn send(&self, logins: &[Login]) -> Result<(), Failure> {
+        let mut progress = Progress::new(self.context, "sending", Some(logins.len() as u64));
+        let requests = logins.chunks(10).map(|chunk| async move {
+            let bodies: Vec<&str> = chunk.iter().map(|login| login.body.as_str()).collect();
+            self.queue.send(&bodies).await
+        });
+        let mut answers = stream::iter(requests).buffer_unordered(SENDERS);
+        while let Some(answer) = answers.next().await {
+            let sent = answer?;
+            if sent.iter().any(|sent| matches!(sent, Sent::Refused(_))) {
+                return Err(Failure::new(Exit::Bug, "the local queue refused a sample login"));
             }
-            () = sleep(Duration::from_millis(10)) => {}
+            progress.add(sent.len() as u64);
         }
+        progress.finish();
+        Ok(())
     }
-    progress.map(Progress::finish);
-    Ok(all_settled.unwrap_or_else(|| started.elapsed()))
-}
 
-/// Goes on loading what is sent, until Ctrl-C.
-async fn keep(
-    queue: &SqsQueue,
-    config: &Config,
-    shared: &Shared,
-    world: &World,
-    (context, stop): (&Context, &Stop),
-) -> Result<(), Failure> {
-    let database = world.postgres.tcp_conninfo().unwrap_or_else(|| world.postgres.conninfo());
-    context.say(format_args!(
-        "\nStill running. Look inside:\n  psql '{database}'\n\
-         Send more, which is loaded at once:\n  masq send --generate 1000 --queue-url {}\n\
-         Ctrl-C ends it and removes everything.",
-        queue.url(),
-    ));
-    let workers = Box::pin(workers(queue, config, shared, false)).await?;
-    Ok(pipeline::run(workers, &stop.gently).await?)
-}
+    /// The workers of `masq run`, until the queue is empty or for as long as it goes on.
+    async fn workers<Q: Queue>(&self, queue: &Q, drain: bool) -> Result<Vec<Worker<Q, PostgresSink>>, Failure> {
+        let Self { config, shared, .. } = self;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let options = Options { deadline, allow_unsafe: false };
+        let connector = connect::connector(config)?;
+        let ready = Box::pin(start::database(connector, config, &shared.keys, QUEUE, options)).await?;
+        Ok(ready.workers(queue, config, shared, &start::intake(config, Some(VISIBILITY), drain))?)
+    }
 
-/// The workers of `masq run`, until the queue is empty or for as long as it goes on.
-async fn workers<Q: Queue>(
-    queue: &Q,
-    config: &Config,
-    shared: &Shared,
-    drain: bool,
-) -> Result<Vec<Worker<Q, PostgresSink>>, Failure> {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    let options = Options { deadline, allow_unsafe: false, drain };
-    let connector = connect::connector(config)?;
-    let ready = Box::pin(start::database(connector, config, &shared.keys, QUEUE, options)).await?;
-    Ok(start::workers(queue, &ready, config, shared, (Some(VISIBILITY), options))?)
+    /// Runs the pipeline until the queue is empty. Answers how long it took until every message had its outcome; after
+    /// that only the second deliveries are waited for.
+    async fn load(&self, queue: &Forgetful<SqsQueue>, total: u64) -> Result<Duration, Failure> {
+        let workers = Box::pin(self.workers(queue, true)).await?;
+        let started = Instant::now();
+        let mut progress = Some(Progress::new(self.context, "loading", Some(total)));
+        let mut pipeline = std::pin::pin!(pipeline::run(workers, &self.stop.gently));
+        let mut all_settled = None;
+        loop {
+            let done = self.shared.metrics.rows.get() + self.shared.metrics.dead_lettered();
+            if let Some(progress) = &mut progress {
+                progress.set(done);
+            }
+            if done >= total && all_settled.is_none() {
+                all_settled = Some(started.elapsed());
+                progress.take().map(Progress::finish);
+                self.context.say("All loaded. Waiting for those whose delete got lost, which come a second time …");
+            }
+            tokio::select! {
+                ended = &mut pipeline => {
+                    ended?;
+                    break;
+                }
+                () = sleep(Duration::from_millis(10)) => {}
+            }
+        }
+        progress.map(Progress::finish);
+        Ok(all_settled.unwrap_or_else(|| started.elapsed()))
+    }
+
+    /// Says what came out.
+    ///
+    /// # Errors
+    /// It does not add up.
+    async fn sum_up(&self, logins: &[Login], forgotten: u64, took: Duration) -> Result<(), Failure> {
+        let session = start::connect(&connect::connector(&self.config)?, tokio::time::Instant::now()).await?;
+        let depth = self.queue.depth().await?;
+        let counts = Counts::read(&session, &self.shared.metrics, forgotten, depth).await?;
+        let summary = Summary { logins, counts, keys: &self.shared.keys, took };
+        report::print(summary.text(&session).await?)?;
+        session.close().await;
+        let wrong = summary.contradictions();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let failure = Failure::new(Exit::Bug, format!("it does not add up: {}", wrong.join("; ")));
+        Err(failure.hint("this is a bug in masq; please report it with the seed"))
+    }
+
+    /// Goes on loading what is sent, until Ctrl-C.
+    async fn keep(&self, world: &World) -> Result<(), Failure> {
+        let workers = Box::pin(self.workers(&self.queue, false)).await?;
+        let database = world.postgres.tcp_conninfo().unwrap_or_else(|| world.postgres.conninfo());
+        self.context.say(format_args!(
+            "\nStill running. Look inside:\n  psql '{database}'\n\
+             Send more, which is loaded at once:\n  masq send --generate 1000 --queue-url {}\n\
+             Ctrl-C ends it and removes everything.",
+            self.queue.url(),
+        ));
+        Ok(pipeline::run(workers, &self.stop.gently).await?)
+    }
 }
