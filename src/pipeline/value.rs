@@ -71,7 +71,7 @@ pub(super) fn read(document: &Document, at: At, column: &Column, limits: &Limits
     let field = || column.from.text.clone();
     let json = document.value(at);
     let value = match (column.meaning, &json) {
-        (Meaning::Json, _) => return Ok(Field { raw: document.text(at).to_owned(), value: Value::Json }),
+        (Meaning::Json, _) => Value::Json,
         (Meaning::Integer, Json::Number(text)) => Value::Integer(integer(text, limits, field)?),
         (Meaning::Number, Json::Number(text)) => Value::Number(number(text, limits)?),
         (Meaning::Boolean, Json::Boolean(value)) => Value::Boolean(*value),
@@ -84,8 +84,11 @@ pub(super) fn read(document: &Document, at: At, column: &Column, limits: &Limits
         _ => return Err(Reason::WrongType(field())),
     };
     let raw = match json {
-        Json::String(text) => text.into_owned(),
-        _ => document.text(at).to_owned(),
+        Json::String(text) if column.meaning != Meaning::Json => text.into_owned(),
+        _ => {
+            check_length(document.text(at), column, limits)?;
+            document.text(at).to_owned()
+        }
     };
     Ok(Field { raw, value })
 }
