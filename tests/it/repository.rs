@@ -85,7 +85,7 @@ fn packages() -> BTreeSet<String> {
 #[test]
 fn dependencies_are_few_permissive_and_from_crates_io() {
     let packages = packages();
-    assert!(packages.len() <= 250, "{} packages: what is the new one worth?", packages.len());
+    assert!(packages.len() < 250, "{} packages: what is the new one worth?", packages.len());
     assert_none(packages.iter().filter_map(|package| {
         let (package, license) = package.split_once('|').unwrap();
         let mut words = package.splitn(3, ' ');
