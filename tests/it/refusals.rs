@@ -253,6 +253,14 @@ async fn configurations_and_keys_that_are_wrong() {
     let other = Keys::create();
     let path = other.path().display().to_string();
     place.refuses(&[("--keys", &path)], 78, &["token.key is not the key with which this database was written"]).await;
+
+    // The same key under another id would make other tokens too.
+    let file = place.keys.path().join("token.key");
+    let text = std::fs::read_to_string(&file).unwrap().replace("kid=1", "kid=2");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    place.refuses(&[], 78, &["token.key is not the key with which this database was written"]).await;
     assert_eq!(place.database.query("SELECT count(*) FROM user_logins").await, ["1"]);
 }
 
