@@ -90,14 +90,19 @@ pub enum Reason {
     BadDate(String),
     BadUuid(String),
     UnknownField,
+    DoubleEncoded,
+    EnvelopeUnsupported,
+    EnvelopeInvalid,
     /// Refused by PostgreSQL, with this SQLSTATE.
     DbRejected(String),
+    /// Whoever read it alone did not live to say that it is harmless.
+    PoisonReceiveCount,
     OlderThanLedger,
 }
 
 impl Reason {
     /// All codes without their fields, in the order in which they win.
-    pub const KINDS: [&str; 23] = [
+    pub const KINDS: [&str; 27] = [
         "empty_body",
         "not_json",
         "truncated_json",
@@ -119,7 +124,11 @@ impl Reason {
         "bad_date",
         "bad_uuid",
         "unknown_field",
+        "double_encoded",
+        "envelope_unsupported",
+        "envelope_invalid",
         "db_rejected",
+        "poison_receive_count",
         "older_than_ledger",
     ];
 
@@ -152,7 +161,11 @@ impl Reason {
             Self::BadDate(_) => "bad_date",
             Self::BadUuid(_) => "bad_uuid",
             Self::UnknownField => "unknown_field",
+            Self::DoubleEncoded => "double_encoded",
+            Self::EnvelopeUnsupported => "envelope_unsupported",
+            Self::EnvelopeInvalid => "envelope_invalid",
             Self::DbRejected(_) => "db_rejected",
+            Self::PoisonReceiveCount => "poison_receive_count",
             Self::OlderThanLedger => "older_than_ledger",
         }
     }

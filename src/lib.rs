@@ -24,5 +24,6 @@ pub mod backoff;
 pub mod cli;
 pub mod logging;
 pub mod metrics;
+pub mod mutant;
 pub mod shutdown;
 pub mod start;

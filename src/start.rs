@@ -21,6 +21,7 @@ use crate::{
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
     queue::{
         Queue, QueueError,
+        room::Room,
         sqs::{QueueAttributes, SqsQueue},
     },
     sink::{
@@ -227,7 +228,7 @@ pub struct Shared {
 /// How each worker receives, where the queue itself hides messages for `visibility`; with `drain` until it is empty.
 pub fn intake(config: &Config, visibility: Option<Duration>, drain: bool) -> Intake {
     let visibility = config.queue.visibility.or(visibility).unwrap_or(VISIBILITY).max(SHORTEST_VISIBILITY);
-    Intake::new(visibility, config.queue.max_in_flight_bytes / config.database.connections as u64, drain)
+    Intake::new(visibility, Room::new(config.queue.max_in_flight_bytes), drain)
 }
 
 /// What judges messages for columns that are stored as these types.

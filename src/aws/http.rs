@@ -6,7 +6,7 @@ use std::{error::Error as StdError, io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{HeaderMap, Request, StatusCode, Uri};
+use hyper::{HeaderMap, Request, StatusCode, Uri, body::Body, body::Incoming, http::response::Parts};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -17,7 +17,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
+use tokio::time::Instant;
+
 use super::error::{AwsError, causes};
+use crate::queue::room::{Room, Share};
 
 /// How long a connection may stay unused. Longer saves handshakes; shorter meets fewer connections that the server, a
 /// load balancer or a NAT has already forgotten (the shortest such limits in use are around 30 s).
@@ -45,6 +48,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The room that its bytes take, where it was read into one.
+    pub(super) share: Option<Share>,
 }
 
 impl HttpClient {
@@ -82,25 +87,52 @@ impl HttpClient {
         Err(AwsError::Configuration(format!("this machine has no trusted root certificates; {remedy}")))
     }
 
-    /// Sends a request and reads the answer, all within `timeout`.
-    pub(super) async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Answer, AwsError> {
+    /// Sends a request and reads the answer, all within `timeout`, except for the wait for room where there is to be
+    /// some for it.
+    pub(super) async fn send(
+        &self,
+        request: Request<Bytes>,
+        timeout: Duration,
+        room: Option<&Room>,
+    ) -> Result<Answer, AwsError> {
         let place = place(request.uri());
-        match tokio::time::timeout(timeout, self.exchange(request)).await {
-            Ok(answer) => answer.map_err(|failure| failure.at(&place)),
-            Err(_elapsed) => Err(AwsError::Timeout { place, after: timeout }),
-        }
+        let begun = Instant::now();
+        let (head, body) = within(timeout, timeout, &place, self.begin(request)).await?;
+        let waiting = Instant::now();
+        let share = match room {
+            Some(room) => Some(room.take(body.size_hint().lower()).await),
+            None => None,
+        };
+        let left = timeout.saturating_sub(waiting - begun);
+        let body = within(left, timeout, &place, read(body)).await?;
+        Ok(Answer { status: head.status, headers: head.headers, body, share })
     }
 
-    async fn exchange(&self, request: Request<Bytes>) -> Result<Answer, Failure> {
+    async fn begin(&self, request: Request<Bytes>) -> Result<(Parts, Incoming), Failure> {
         let answer = self
             .pool
             .request(request.map(Full::new))
             .await
             .map_err(|error| Failure { closed: !error.is_connect() && was_closed(&error), reason: causes(&error) })?;
-        let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER).collect().await;
-        let body = body.map_err(|error| Failure { closed: false, reason: causes(&*error) })?.to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        Ok(answer.into_parts())
+    }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Failure> {
+    let body = Limited::new(body, ANSWER).collect().await;
+    Ok(body.map_err(|error| Failure { closed: false, reason: causes(&*error) })?.to_bytes())
+}
+
+/// A step that may take `left` of the whole `timeout`.
+async fn within<T>(
+    left: Duration,
+    timeout: Duration,
+    place: &str,
+    step: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, AwsError> {
+    match tokio::time::timeout(left, step).await {
+        Ok(done) => done.map_err(|failure| failure.at(place)),
+        Err(_elapsed) => Err(AwsError::Timeout { place: place.to_owned(), after: timeout }),
     }
 }
 

@@ -35,6 +35,7 @@ use self::{
     endpoint::Wanted,
     http::{Answer, HttpClient},
 };
+use crate::queue::room::{Room, Share};
 
 /// Which service is called.
 #[derive(Clone, Copy, Debug)]
@@ -135,10 +136,24 @@ impl AwsClient {
     /// # Errors
     /// Any [`AwsError`] but `Configuration`, named by what helps.
     pub async fn call(&self, operation: Operation, body: Bytes) -> Result<Bytes, AwsError> {
+        Ok(self.call_within(operation, body, None).await?.0)
+    }
+
+    /// The same, for an answer that may be large: its bytes are taken from `room` before they are read, which may mean
+    /// waiting. That is not counted towards the operation's time-out.
+    ///
+    /// # Errors
+    /// As [`AwsClient::call`].
+    pub async fn call_within(
+        &self,
+        operation: Operation,
+        body: Bytes,
+        room: Option<&Room>,
+    ) -> Result<(Bytes, Option<Share>), AwsError> {
         let mut tried = Remedies::default();
         loop {
             let credentials = self.inner.credentials.get().await?;
-            let failure = match self.attempt(operation, body.clone(), &credentials).await {
+            let failure = match self.attempt(operation, body.clone(), &credentials, room).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -148,14 +163,21 @@ impl AwsClient {
         }
     }
 
-    async fn attempt(&self, operation: Operation, body: Bytes, by: &Snapshot) -> Result<Bytes, AwsError> {
+    async fn attempt(
+        &self,
+        operation: Operation,
+        body: Bytes,
+        by: &Snapshot,
+        room: Option<&Room>,
+    ) -> Result<(Bytes, Option<Share>), AwsError> {
         let Inner { service, http, region, endpoint, clock_offset, .. } = &*self.inner;
         let offset = clock_offset.load(Ordering::Relaxed);
         let signed_at = shifted(SystemTime::now(), offset);
         let what = sign::Request { service, action: operation.action, region, endpoint };
-        let Answer { status, headers, body } = http.send(what.sign(body, by, signed_at)?, operation.timeout).await?;
+        let answer = http.send(what.sign(body, by, signed_at)?, operation.timeout, room).await?;
+        let Answer { status, headers, body, share } = answer;
         if status.is_success() {
-            return Ok(body);
+            return Ok((body, share));
         }
         Err(match error::from_answer(operation.permission(service), status, &headers, &body, signed_at) {
             AwsError::ClockSkew { seconds } => AwsError::ClockSkew { seconds: seconds + offset },

@@ -13,7 +13,7 @@ use crate::{
     check::{self, Finding, Severity},
     config::Config,
     db::{ConnectError, DbError, examine},
-    queue::{Queue, QueueError, Receipt, sqs::SqsQueue},
+    queue::{Cause, Queue, QueueError, Receipt, sqs::SqsQueue},
     vault::keyring::{self, KeyRing, Kind},
 };
 
@@ -133,7 +133,7 @@ async fn database(config: &Config, keys: Option<&KeyRing>, allow_unsafe: bool) -
 
 fn of_queue(error: &QueueError) -> Finding {
     match error {
-        QueueError::Unavailable { missing: true, .. } => Finding::new(
+        QueueError::Unavailable { cause: Cause::Missing, .. } => Finding::new(
             Severity::Absent,
             "queue",
             error.to_string(),

@@ -24,7 +24,6 @@ use crate::{
     config::{ColumnType, Config, Mask},
     event::Reason,
     logging::Escaping,
-    pii::Pii,
     pipeline::{
         decode::{Decoder, decode},
         mask::{Masker, mask},
@@ -86,7 +85,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 
 fn as_sent_now(body: Vec<u8>) -> Message {
     let key = Key { sent_at: now_ms(), id: Uuid::nil() };
-    Message { key, attempt: 1, body: Pii::new(body), receipt: Receipt(String::new()) }
+    Message::new(key, 1, body, Receipt(String::new()))
 }
 
 /// The pipeline's steps from body to row, and what has come out of them.

@@ -26,7 +26,7 @@ use crate::{
     local::logins::{Logins, Share},
     pipeline::decode::MAX_BODY,
     queue::{
-        QueueError,
+        Cause, QueueError,
         sqs::{Sent, SqsQueue},
     },
 };
@@ -187,7 +187,9 @@ async fn send_patiently(queue: &SqsQueue, bodies: &[&str]) -> Result<Vec<Sent>, 
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
         match queue.send(bodies).await {
-            Err(error @ QueueError::Unavailable { missing: false, .. }) if Instant::now() < deadline => {
+            Err(error @ QueueError::Unavailable { cause, .. })
+                if cause != Cause::Missing && Instant::now() < deadline =>
+            {
                 tracing::warn!(%error, "sending again");
                 sleep(backoff.next(fastrand::f64())).await;
             }

@@ -12,7 +12,10 @@ use super::{
 use crate::config::{Column, TableName};
 
 /// The migrations, in order. The number of one is its place here, from 1.
-const MIGRATIONS: [(&str, &str); 1] = [("ledger", include_str!("../../migrations/0001_ledger.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("ledger", include_str!("../../migrations/0001_ledger.sql")),
+    ("survival", include_str!("../../migrations/0002_survival.sql")),
+];
 
 /// Keeps two migrations of one database apart: the ASCII letters of "masq".
 const LOCK: i64 = 0x6d61_7371;

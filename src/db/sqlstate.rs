@@ -11,6 +11,8 @@ use tokio_postgres::{Error, error::DbError};
 /// What helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
+    /// The same batch again, soon: another transaction was in its way, or a plan or statement had gone stale.
+    Again,
     /// The same batch again, later. Also the answer to everything that has no row in the table of remedies.
     Wait,
     /// A smaller batch: this one ran into a limit of time.
@@ -50,6 +52,7 @@ pub fn remedy(error: &Error, target: &Target<'_>) -> Remedy {
 
 fn by_sqlstate(error: &DbError, target: &Target<'_>) -> Remedy {
     match error.code().code() {
+        "40001" | "40P01" | "55P03" | "25P03" | "0A000" | "26000" | "42P05" => Remedy::Again,
         "57014" => Remedy::Halve,
         "53100" | "25006" => Remedy::Pause,
         "08P01" | "22P03" | "22P04" | "42P01" | "42703" | "42804" | "42501" | "3D000" | "3F000" => Remedy::Stop,

@@ -181,7 +181,6 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Sources},
-        pii::Pii,
         pipeline::{
             decode::{Decoder, decode},
             value::Limits,
@@ -198,8 +197,8 @@ mod tests {
         let limits = columns.iter().map(|column| Limits::of(column.column_type, column.mask.as_ref())).collect();
         let decoder = Decoder::new(columns, limits, crate::config::UnknownFields::Drop);
         let key = Key { sent_at: 1, id: uuid::Uuid::nil() };
-        let body = Pii::new(login.body.clone().into_bytes());
-        let message = Message { key, attempt: 1, body, receipt: Receipt(String::new()) };
+        let body = login.body.clone().into_bytes();
+        let message = Message::new(key, 1, body, Receipt(String::new()));
         decode(vec![message], &decoder).remove(0).meaning.err().map(|reject| reject.reason.kind())
     }
 

@@ -234,8 +234,7 @@ mod tests {
         let limits = config.columns.iter().map(|c| Limits::of(c.column_type, c.mask.as_ref())).collect();
         let decoder = Decoder::new(config.columns, limits, config.unknown_fields);
         let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
-        let body = Pii::new(body.as_bytes().to_vec());
-        let message = Message { key, attempt: 1, body, receipt: Receipt(String::new()) };
+        let message = Message::new(key, 1, body.as_bytes().to_vec(), Receipt(String::new()));
         match decode(vec![message], &decoder).remove(0).meaning {
             Ok(event) => event.values[0].as_ref().map_or("NULL".to_owned(), |field| field.expose().raw.clone()),
             Err(reject) => reject.reason.to_string(),

@@ -246,7 +246,7 @@ impl Loaded {
         let tally = &mut self.tally;
         match (outcome, &entry.verdict) {
             (None, _) => tally.returned += 1,
-            (Some(Outcome::Duplicate), _) => tally.duplicates += 1,
+            (Some(Outcome::Duplicate | Outcome::Repeated), _) => tally.duplicates += 1,
             (Some(Outcome::Written), Verdict::Dead(dead)) => tally.dead.push(dead.reason.clone()),
             (Some(Outcome::Written), Verdict::Row(_)) => {
                 tally.rows += 1;

@@ -83,7 +83,7 @@ impl Masker {
             Ok(event) => {
                 let start = rows.len();
                 self.row(&event, rows);
-                Verdict::Row(MaskedRow(start..rows.len()))
+                Verdict::Row(MaskedRow { bytes: start..rows.len(), claim: None })
             }
             Err(reject) => Verdict::Dead(self.dead_letter(message, reject.reason, reject.subject.as_ref())),
         }

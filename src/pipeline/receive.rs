@@ -13,7 +13,7 @@ use crate::{
     backoff::Backoff,
     metrics::Metrics,
     pipeline::{Status, Trouble},
-    queue::{Depth, Message, Queue, QueueError, lease::Lease},
+    queue::{Depth, Message, Queue, QueueError, lease::Lease, room::Room},
     shutdown::Shutdown,
 };
 
@@ -50,8 +50,8 @@ pub struct Taken {
 pub struct Intake {
     /// For how long a message is hidden from others at a time.
     pub visibility: Duration,
-    /// Bytes of bodies that one batch may hold.
-    pub max_bytes: u64,
+    /// The memory that bodies may take, in all workers together.
+    pub room: Room,
     /// Whether to stop when the queue is empty.
     pub drain: bool,
     /// Polls in the next wave.
@@ -62,15 +62,14 @@ pub struct Intake {
 
 impl Intake {
     /// An intake that starts with single polls and knows nothing of the queue's bodies.
-    pub fn new(visibility: Duration, max_bytes: u64, drain: bool) -> Self {
-        Self { visibility, max_bytes, drain, wave: 1, largest: 1024 }
+    pub fn new(visibility: Duration, room: Room, drain: bool) -> Self {
+        Self { visibility, room, drain, wave: 1, largest: 1024 }
     }
 
     /// How many polls the next wave may have.
     fn wave(&self, messages: &[Message]) -> usize {
-        let held: u64 = messages.iter().map(Message::body_len).sum();
         let rows = BATCH.saturating_sub(messages.len()) / POLL;
-        let bytes = self.max_bytes.saturating_sub(held) / (self.largest * POLL as u64);
+        let bytes = self.room.free() / (self.largest * POLL as u64);
         self.wave.min(rows).min(usize::try_from(bytes).unwrap_or(WAVE))
     }
 
@@ -102,7 +101,7 @@ pub async fn receive<Q: Queue>(
         if polls == 0 {
             break;
         }
-        let wave = join_all((0..polls).map(|_| queue.receive(Duration::ZERO, intake.visibility))).await;
+        let wave = join_all((0..polls).map(|_| queue.receive(Duration::ZERO, intake.visibility, &intake.room))).await;
         // A poll that failed brought nothing; the next long poll meets the same trouble and waits it out.
         let brought: Vec<Message> = wave.into_iter().flatten().flatten().collect();
         lease.hold(&brought);
@@ -125,7 +124,7 @@ async fn first_answer<Q: Queue>(
     let mut empty_in_a_row = 0;
     while !shutdown.has_started() {
         let wait = if intake.drain { DRAIN_POLL } else { LONG_POLL };
-        match poll(queue, wait, intake.visibility, shutdown).await {
+        match poll(queue, wait, intake, shutdown).await {
             Ok(messages) if messages.is_empty() => {
                 status.clear(Trouble::Queue);
                 empty_in_a_row += 1;
@@ -150,10 +149,10 @@ async fn first_answer<Q: Queue>(
 async fn poll<Q: Queue>(
     queue: &Q,
     wait: Duration,
-    visibility: Duration,
+    intake: &Intake,
     shutdown: &Shutdown,
 ) -> Result<Vec<Message>, QueueError> {
-    let poll = queue.receive(wait, visibility);
+    let poll = queue.receive(wait, intake.visibility, &intake.room);
     tokio::pin!(poll);
     tokio::select! {
         biased;

@@ -91,7 +91,10 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::queue::memory::{MemoryQueue, MemoryQueues, Settings};
+    use crate::queue::{
+        memory::{MemoryQueue, MemoryQueues, Settings},
+        room::Room,
+    };
 
     const VISIBILITY: Duration = Duration::from_secs(30);
 
@@ -115,7 +118,7 @@ mod tests {
             for _ in 0..count {
                 self.queue.send(b"body".to_vec());
             }
-            let messages = self.queue.receive(Duration::ZERO, VISIBILITY).await.unwrap();
+            let messages = self.queue.receive(Duration::ZERO, VISIBILITY, &Room::new(1 << 20)).await.unwrap();
             assert_eq!(messages.len(), count);
             self.lease.hold(&messages);
         }

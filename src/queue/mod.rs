@@ -2,10 +2,12 @@
 //!
 //! [`Queue`] is the contract between the pipeline and a queue with Amazon SQS's promises: at least once, no order,
 //! a message is hidden while it is being worked on. [`sqs`] is Amazon SQS, [`memory`] a real queue in memory that the
-//! local server, the demo and the tests run on, [`lease`] keeps a batch hidden while a worker holds it.
+//! local server, the demo and the tests run on, [`lease`] keeps a batch hidden while a worker holds it,
+//! [`room`] keeps what is held in memory within a bound.
 
 pub mod lease;
 pub mod memory;
+pub mod room;
 pub mod sqs;
 
 use std::{future::Future, time::Duration};
@@ -14,6 +16,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
+use self::room::{Room, Share};
 use crate::pii::Pii;
 
 /// The last millisecond of the year 9999, counted from 1970-01-01 UTC: later no day has eight digits, by which the
@@ -51,6 +54,25 @@ impl Key {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt(pub String);
 
+/// A message's place on a FIFO queue: rows of one group are written in the order of their sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The group: the first 128 bits of SHA-256(MessageGroupId), since a group may be named after a person.
+    pub group: u128,
+    /// SequenceNumber: grows within a group.
+    pub sequence: u128,
+}
+
+impl Place {
+    /// The place of a message whose queue says these of it.
+    pub fn new(group_id: &str, sequence: u128) -> Self {
+        let digest = Sha256::digest(group_id);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self { group: u128::from_be_bytes(bytes), sequence }
+    }
+}
+
 /// One delivery of a message.
 pub struct Message {
     /// The same in every delivery.
@@ -61,9 +83,20 @@ pub struct Message {
     pub body: Pii<Vec<u8>>,
     /// This delivery's handle.
     pub receipt: Receipt,
+    /// Its place, on a FIFO queue.
+    pub place: Option<Place>,
+    /// The producer's own id of the event, where the configuration looks for it in a message attribute and there is one.
+    pub event_id: Option<Pii<String>>,
+    /// The memory that it takes, given back when it is dropped.
+    pub share: Option<Share>,
 }
 
 impl Message {
+    /// A message of a standard queue, without attributes.
+    pub fn new(key: Key, attempt: u32, body: Vec<u8>, receipt: Receipt) -> Self {
+        Self { key, attempt, body: Pii::new(body), receipt, place: None, event_id: None, share: None }
+    }
+
     /// The length of the body in bytes.
     pub fn body_len(&self) -> u64 {
         self.body.len() as u64
@@ -98,8 +131,8 @@ pub enum QueueError {
         action: &'static str,
         /// What happened, without any value from a message.
         reason: String,
-        /// Whether the queue said that it does not exist.
-        missing: bool,
+        /// What kind of trouble that is.
+        cause: Cause,
     },
     /// Somebody must change something: credentials, permissions, the address.
     #[error("{action}: {reason}")]
@@ -111,6 +144,19 @@ pub enum QueueError {
     },
 }
 
+/// Why a queue is unavailable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The queue said that it does not exist.
+    Missing,
+    /// It asks for fewer requests.
+    Throttled,
+    /// As many messages are in flight as may be: nothing comes until some of them are deleted.
+    Crowded,
+    /// Anything else: the network, a time-out, a fault of the service.
+    Fault,
+}
+
 /// A queue with SQS's promises. A handle: cloning it is cheap, all clones are the same queue.
 ///
 /// Receipts go in and out in the caller's order; an implementation sends them on in requests of at most ten, several
@@ -118,11 +164,13 @@ pub enum QueueError {
 /// `receive`.
 pub trait Queue: Clone + Send + Sync + 'static {
     /// One poll: at most ten messages, hidden from others for `visibility`. Waits up to `wait` (at most 20 s) for the
-    /// first one; an empty answer is no error.
+    /// first one; an empty answer is no error. What comes takes a share of `room`, and is waited for where there is
+    /// none: before it is read, as far as an implementation can know its size by then.
     fn receive(
         &self,
         wait: Duration,
         visibility: Duration,
+        room: &Room,
     ) -> impl Future<Output = Result<Vec<Message>, QueueError>> + Send;
 
     /// Hides these messages for `visibility` from now; zero gives them back at once. Answers the positions in

@@ -4,7 +4,7 @@
 //! goes wrong and when.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -44,6 +44,7 @@ pub struct MemorySink {
 #[derive(Default)]
 struct Tables {
     outcomes: BTreeMap<Key, Stored>,
+    suspects: BTreeSet<Key>,
     faults: VecDeque<Fault>,
     refuse: Option<Vec<u8>>,
     oldest: i64,
@@ -92,7 +93,7 @@ impl Tables {
             .iter()
             .map(|entry| {
                 let stored = match &entry.verdict {
-                    Verdict::Row(row) => Stored::Row(batch.rows[row.0.clone()].to_vec()),
+                    Verdict::Row(row) => Stored::Row(batch.rows[row.bytes.clone()].to_vec()),
                     Verdict::Dead(dead) => Stored::Dead(dead.reason.clone()),
                 };
                 (entry.message.key, stored)
@@ -133,4 +134,15 @@ impl Sink for MemorySink {
     fn oldest(&self) -> i64 {
         self.tables().oldest
     }
+
+    async fn suspect(&mut self, key: Key) -> Result<bool, SinkError> {
+        Ok(!self.tables().suspects.insert(key))
+    }
+
+    async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {
+        self.tables().suspects.remove(&key);
+        Ok(())
+    }
+
+    fn reset(&mut self) {}
 }

@@ -9,14 +9,16 @@ pub mod ledger;
 pub mod memory;
 pub mod postgres;
 mod shape;
+mod suspects;
 
 use std::{future::Future, ops::Range};
 
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::{
     event::Reason,
-    queue::Message,
+    queue::{Key, Message},
     vault::seal::{EpochHeader, SealedBody, SubjectTag},
 };
 
@@ -51,9 +53,14 @@ pub enum Verdict {
     Dead(DeadLetter),
 }
 
-/// A row with every value masked that is to be masked: where it stands in [`Batch::rows`].
+/// A row with every value masked that is to be masked.
 #[derive(Clone, Debug)]
-pub struct MaskedRow(pub Range<usize>);
+pub struct MaskedRow {
+    /// Where it stands in [`Batch::rows`].
+    pub bytes: Range<usize>,
+    /// What it is known by if its producer may send it twice: of the rows with one claim, the first is written.
+    pub claim: Option<Uuid>,
+}
 
 /// A message that did not become a row: why, and its body for whoever holds the recovery key.
 pub struct DeadLetter {
@@ -84,15 +91,20 @@ pub enum Outcome {
     Written,
     /// Its key was there already: an earlier delivery has an outcome, this one changes nothing.
     Duplicate,
+    /// Written now as what it is: another message with the same claim is a row already, so this one is none.
+    Repeated,
 }
 
 /// Why a stretch of a batch was not written, by what helps. Nothing of it is in the database, except after
-/// [`SinkError::Unavailable`], which cannot know: writing the same stretch again tells.
+/// [`SinkError::Unavailable`] and [`SinkError::Busy`], which cannot know: writing the same stretch again tells.
 #[derive(Debug, Error)]
 pub enum SinkError {
-    /// Wait, then the same again.
+    /// The database is away or takes no writes: wait until it is back, then the same again.
     #[error("{0}")]
     Unavailable(String),
+    /// Something was in the way of this stretch just now, such as another transaction: the same again, soon.
+    #[error("{0}")]
+    Busy(String),
     /// The stretch takes too long for the session's limits: halve it.
     #[error("{0}")]
     TooSlow(String),
@@ -124,4 +136,15 @@ pub trait Sink: Send + 'static {
     /// The oldest SentTimestamp (milliseconds since 1970-01-01 UTC) whose keys the ledger still remembers. An entry
     /// that is older must be a dead letter `older_than_ledger`, which is unique by its message id alone.
     fn oldest(&self) -> i64;
+
+    /// Puts on record that this message is about to be read alone, since it has come so often that reading it may be
+    /// what ends the process. `true`: that was on record already, so whoever read it alone before did not live to say
+    /// that it was harmless.
+    fn suspect(&mut self, key: Key) -> impl Future<Output = Result<bool, SinkError>> + Send;
+
+    /// Takes it off the record: the message has been read, and nothing happened.
+    fn absolve(&mut self, key: Key) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Forgets what was under way: a call was broken off, so the session may be in any state.
+    fn reset(&mut self);
 }

@@ -25,7 +25,7 @@ use crate::{
     },
     event::Reason,
     queue::Key,
-    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, copy, dead_letters, ledger, shape},
+    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, copy, dead_letters, ledger, shape, suspects},
 };
 
 /// For how many batches the safe way is taken after a copy was aborted. More would pay its price (about 1.5 times the
@@ -153,6 +153,10 @@ impl PostgresSink {
                 self.open = None;
                 SinkError::Misconfigured(sqlstate::describe(error))
             }
+            (Remedy::Again, _) => {
+                self.open = None;
+                SinkError::Busy(sqlstate::describe(error))
+            }
             (Remedy::Isolate | Remedy::Wait | Remedy::Pause, _) => {
                 self.open = None;
                 SinkError::Unavailable(sqlstate::describe(error))
@@ -202,6 +206,20 @@ impl Sink for PostgresSink {
 
     fn oldest(&self) -> i64 {
         self.oldest
+    }
+
+    async fn suspect(&mut self, key: Key) -> Result<bool, SinkError> {
+        let open = self.open().await?;
+        suspects::record(&open.session, key).await.map_err(|error| self.explain_own(&error))
+    }
+
+    async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {
+        let open = self.open().await?;
+        suspects::clear(&open.session, key).await.map_err(|error| self.explain_own(&error))
+    }
+
+    fn reset(&mut self) {
+        self.open = None;
     }
 }
 
@@ -261,7 +279,7 @@ impl PostgresSink {
             ledger::oldest(&open.session).await
         };
         self.oldest = found.await.map_err(|error| self.explain_own(&error))?;
-        Err(SinkError::Unavailable("a partition of the ledger was missing".to_owned()))
+        Err(SinkError::Busy("a partition of the ledger was missing".to_owned()))
     }
 }
 
@@ -314,7 +332,7 @@ impl Open {
         let mut rows = 0;
         for entry in entries {
             if let Verdict::Row(row) = &entry.verdict {
-                tuples.extend_from_slice(&batch.rows[row.0.clone()]);
+                tuples.extend_from_slice(&batch.rows[row.bytes.clone()]);
                 rows += 1;
             }
         }

@@ -35,7 +35,7 @@ fn decoder(app_version: ColumnType) -> Decoder {
 
 fn message(body: Vec<u8>) -> Message {
     let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
-    Message { key, attempt: 1, body: Pii::new(body), receipt: Receipt(String::new()) }
+    Message::new(key, 1, body, Receipt(String::new()))
 }
 
 fn read(decoder: &Decoder, body: &[u8]) -> Result<Event, String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use masq::{
     pipeline::{PipelineError, Trouble},
-    queue::Key,
+    queue::{Key, room::Room},
     sink::memory::{
         Fault::{self, AnswerLost, Down, Misconfigured},
         Stored,
@@ -346,7 +346,7 @@ async fn batches_grow_under_a_backlog_up_to_their_caps() {
         [(6000, 64 << 20, 12, 2000 * body), (1000, 100 * body, 25, 100 * body), (100, 1, 10, 10 * body)]
     {
         let mut stage = Stage::new(1);
-        stage.max_bytes = max_bytes;
+        stage.room = Room::new(max_bytes);
         let keys = stage.send_many(count);
         stage.drain().await;
         stage.assert_rows(&keys);

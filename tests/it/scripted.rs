@@ -7,10 +7,10 @@ use std::{
 };
 
 use masq::{
-    pii::Pii,
     queue::{
-        Depth, Key, Message, Queue, QueueError, Receipt,
+        Cause, Depth, Key, Message, Queue, QueueError, Receipt,
         memory::{MemoryQueue, MemoryQueues, Settings},
+        room::Room,
     },
     sink::memory::MemorySink,
 };
@@ -121,7 +121,7 @@ impl ScriptedQueue {
         seen.most_held = seen.most_held.max(seen.bytes_held);
     }
 
-    async fn take(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
+    async fn take(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
         let end = Instant::now() + wait;
         loop {
             let appeared = self.appeared.notified();
@@ -132,7 +132,7 @@ impl ScriptedQueue {
             tokio::select! {
                 biased;
                 // A poll of this queue that is dropped has taken nothing.
-                messages = self.inner.receive(end - Instant::now(), visibility) => return messages,
+                messages = self.inner.receive(end - Instant::now(), visibility, room) => return messages,
                 () = appeared => {}
             }
         }
@@ -153,11 +153,11 @@ impl ScriptedQueue {
 const GHOST: &str = "ghost";
 
 fn ghost(key: Key, body: Vec<u8>) -> Message {
-    Message { key, attempt: 1, body: Pii::new(body), receipt: Receipt(format!("{GHOST}-{}", uuid::Uuid::new_v4())) }
+    Message::new(key, 1, body, Receipt(format!("{GHOST}-{}", uuid::Uuid::new_v4())))
 }
 
 fn unavailable(action: &'static str) -> QueueError {
-    QueueError::Unavailable { action, reason: "the queue is away".to_owned(), missing: false }
+    QueueError::Unavailable { action, reason: "the queue is away".to_owned(), cause: Cause::Fault }
 }
 
 fn denied(action: &'static str) -> QueueError {
@@ -165,7 +165,7 @@ fn denied(action: &'static str) -> QueueError {
 }
 
 impl Queue for ScriptedQueue {
-    async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
+    async fn receive(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
         self.seen().polls += 1;
         let fault = self.seen().receives.pop_front().unwrap_or(QueueFault::None);
         match fault {
@@ -175,7 +175,7 @@ impl Queue for ScriptedQueue {
             QueueFault::Panic => panic!("a defect"),
             QueueFault::AnswerLost | QueueFault::Half | QueueFault::None => {}
         }
-        let messages = self.take(wait, visibility).await?;
+        let messages = self.take(wait, visibility, room).await?;
         self.note(&messages);
         match fault {
             QueueFault::AnswerLost => return Err(unavailable("ReceiveMessage")),

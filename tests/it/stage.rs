@@ -8,7 +8,7 @@ use masq::{
     pipeline::{
         self, PipelineError, Trouble, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits,
     },
-    queue::Key,
+    queue::{Key, room::Room},
     shutdown::Shutdown,
     sink::memory::{MemorySink, Stored},
     start::Shared,
@@ -27,7 +27,7 @@ pub(crate) struct Stage {
     pub(crate) shared: Shared,
     pub(crate) shutdown: Shutdown,
     pub(crate) workers: usize,
-    pub(crate) max_bytes: u64,
+    pub(crate) room: Room,
     _keys: Keys,
 }
 
@@ -46,7 +46,7 @@ impl Stage {
             shared: shared(&keys),
             shutdown: Shutdown::new(),
             workers,
-            max_bytes: 64 << 20,
+            room: Room::new(64 << 20),
             _keys: keys,
         }
     }
@@ -72,7 +72,7 @@ impl Stage {
         Worker {
             queue: self.queue.clone(),
             sink: self.sink.clone(),
-            intake: Intake::new(VISIBILITY, self.max_bytes, drain),
+            intake: Intake::new(VISIBILITY, self.room.clone(), drain),
             masker: Masker::new(&config.columns, &stored, Arc::clone(keys), epoch).unwrap(),
             decoder: Arc::new(Decoder::new(config.columns, limits, config.unknown_fields)),
             status: Arc::clone(&self.shared.status),

@@ -145,7 +145,10 @@ async fn many_starts_at_once_migrate_once_and_of_different_keys_one_wins() {
     for start in started {
         start.map(drop).unwrap_or_else(|error| panic!("{error}"));
     }
-    assert_eq!(scene.database.query("SELECT version, name FROM masq.migrations").await, ["1\tledger"]);
+    assert_eq!(
+        scene.database.query("SELECT version, count(*) FROM masq.migrations GROUP BY 1 ORDER BY 1").await,
+        ["1\t1", "2\t1"]
+    );
     assert_eq!(scene.database.query("SELECT count(*) FROM masq.key_checks").await, ["3"]);
 
     scene.database.execute("DELETE FROM masq.key_checks").await;

@@ -70,7 +70,7 @@ const RULES: &[Rule] = &[
         place: Only(&["cli", "logging"]), reason: "the library never prints; cli/ does" },
     Rule { names: &["std::env", "std::process::exit", "std::process::abort"], place: Only(&["cli", "main"]),
         reason: "the library never reads the environment and never exits; cli/ does" },
-    Rule { names: &["static mut", "thread_local!", "OnceLock", "LazyLock", "OnceCell", "LazyCell"], place: Only(&[]),
+    Rule { names: &["static mut", "thread_local!", "OnceLock", "LazyLock", "OnceCell", "LazyCell"], place: Only(&["mutant"]),
         reason: "no global mutable state; pass it in" },
     Rule { names: &["todo!", "unimplemented!", "dbg!"], place: Only(&[]), reason: "nothing is half built" },
 ];

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::queue::{Depth, Message, Queue, QueueError, Receipt};
+use crate::queue::{Depth, Message, Queue, QueueError, Receipt, room::Room};
 
 /// Of so many deletes one is lost.
 const EVERY: u64 = 100;
@@ -40,8 +40,8 @@ impl<Q> Forgetful<Q> {
 }
 
 impl<Q: Queue> Queue for Forgetful<Q> {
-    async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
-        self.queue.receive(wait, visibility).await
+    async fn receive(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
+        self.queue.receive(wait, visibility, room).await
     }
 
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {

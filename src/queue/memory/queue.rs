@@ -22,10 +22,7 @@ use super::{
     clock::{Clock, millis},
     receipt::{ReceiptError, Receipts},
 };
-use crate::{
-    pii::Pii,
-    queue::{Depth, Key, Message, Queue, QueueError, Receipt},
-};
+use crate::queue::{Cause, Depth, Key, Message, Queue, QueueError, Receipt, room::Room};
 
 /// How many messages one receive brings at most, as on Amazon SQS.
 const BATCH: usize = 10;
@@ -241,17 +238,22 @@ impl MemoryQueue {
     fn check(&self, action: &'static str) -> Result<(), QueueError> {
         if self.is_deleted() {
             let reason = format!("the queue {} has been deleted", self.name());
-            return Err(QueueError::Unavailable { action, reason, missing: true });
+            return Err(QueueError::Unavailable { action, reason, cause: Cause::Missing });
         }
         Ok(())
     }
 }
 
 impl Queue for MemoryQueue {
-    async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
+    async fn receive(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
         let deliveries = self.take(BATCH, wait, visibility).await;
         self.check("ReceiveMessage")?;
-        Ok(deliveries.into_iter().map(Message::from).collect())
+        let mut share = room.take(deliveries.iter().map(|delivery| delivery.body.len() as u64).sum()).await;
+        let mut messages: Vec<Message> = deliveries.into_iter().map(Message::from).collect();
+        for message in &mut messages {
+            message.share = Some(share.split(message.body_len()));
+        }
+        Ok(messages)
     }
 
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {
@@ -272,12 +274,8 @@ impl Queue for MemoryQueue {
 
 impl From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
-        Self {
-            key: Key { sent_at: delivery.sent_at, id: delivery.id },
-            attempt: delivery.count,
-            body: Pii::new(delivery.body.to_vec()),
-            receipt: Receipt(delivery.receipt),
-        }
+        let key = Key { sent_at: delivery.sent_at, id: delivery.id };
+        Self::new(key, delivery.count, delivery.body.to_vec(), Receipt(delivery.receipt))
     }
 }
 

@@ -43,6 +43,10 @@ fn depth(visible: u64, in_flight: u64, delayed: u64) -> Depth {
     Depth { visible, in_flight, delayed }
 }
 
+fn room() -> crate::queue::room::Room {
+    crate::queue::room::Room::new(1 << 20)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_received_message_is_hidden_and_comes_again_with_a_new_handle() {
     let queue = queue();
@@ -349,7 +353,7 @@ async fn the_trait_answers_the_positions_that_failed() {
     let queue = queue();
     queue.send(*b"a");
     queue.send(*b"b");
-    let messages = queue.receive(NOW, HIDDEN).await.unwrap();
+    let messages = queue.receive(NOW, HIDDEN, &room()).await.unwrap();
     assert_eq!(messages.iter().map(|it| it.attempt).collect::<Vec<_>>(), [1, 1]);
     let [a, b] = [0, 1].map(|it: usize| messages[it].receipt.clone());
     let wrong = Receipt("garbage".into());
@@ -365,13 +369,13 @@ async fn a_deleted_queue_is_missing_and_its_waiters_go_home() {
     let queue = queues.create("orders", Settings::default()).unwrap();
     let poll = tokio::spawn({
         let queue = queue.clone();
-        async move { queue.receive(HOUR, HIDDEN).await.map(drop) }
+        async move { queue.receive(HOUR, HIDDEN, &room()).await.map(drop) }
     });
     advance(SECOND).await;
     assert!(queues.delete("orders"));
     assert!(!queues.delete("orders"));
     let ended = timeout(SECOND, poll).await.unwrap().unwrap();
-    assert!(matches!(ended, Err(crate::queue::QueueError::Unavailable { missing: true, .. })));
+    assert!(matches!(ended, Err(crate::queue::QueueError::Unavailable { cause: crate::queue::Cause::Missing, .. })));
 }
 
 #[test]

@@ -22,11 +22,8 @@ use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use self::wire::{BATCH, IDS, ReceivedMessage};
-use super::{Depth, Key, Message, Queue, QueueError, Receipt};
-use crate::{
-    aws::{AwsClient, AwsError, AwsSettings, Operation, Service},
-    pii::Pii,
-};
+use super::{Cause, Depth, Key, Message, Queue, QueueError, Receipt, room::Room};
+use crate::aws::{AwsClient, AwsError, AwsSettings, Operation, Service};
 
 const SQS: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
 
@@ -193,13 +190,24 @@ impl SqsQueue {
     /// As [`Queue::receive`].
     pub async fn peek(&self, max: usize, wait: Duration) -> Result<Vec<Message>, QueueError> {
         let request = wire::Receive::new(self.url(), wait.as_secs(), 0).at_most(max.min(BATCH));
-        self.poll(poll(wait), request).await
+        self.poll(poll(wait), request, &Room::new(u64::MAX)).await
     }
 
-    async fn poll(&self, operation: Operation, request: wire::Receive<'_>) -> Result<Vec<Message>, QueueError> {
-        let answer = self.call(operation, &request).await?;
+    async fn poll(
+        &self,
+        operation: Operation,
+        request: wire::Receive<'_>,
+        room: &Room,
+    ) -> Result<Vec<Message>, QueueError> {
+        let body = written(operation.action, &request)?;
+        let answer = self.inner.client.call_within(operation, body, Some(room)).await;
+        let (answer, mut share) = answer.map_err(|error| refusal(operation.action, &error))?;
         let received = wire::messages(&answer).map_err(|error| unreadable(operation.action, "answer", &error))?;
-        Ok(received.into_iter().filter_map(|found| self.message(found)).collect())
+        let mut messages: Vec<Message> = received.into_iter().filter_map(|found| self.message(found)).collect();
+        for message in &mut messages {
+            message.share = share.as_mut().map(|share| share.split(message.body_len()));
+        }
+        Ok(messages)
     }
 
     async fn get_attributes(&self, names: &[&str]) -> Result<wire::QueueAttributes, QueueError> {
@@ -270,7 +278,6 @@ impl SqsQueue {
     fn message(&self, from: ReceivedMessage) -> Option<Message> {
         let ReceivedMessage { message_id, receipt_handle, body, md5_of_body, attributes } = from;
         let intact = md5_of_body.is_none_or(|md5| is_md5_of(&md5, &body));
-        let body = Pii::new(body);
         if message_id.is_empty() || receipt_handle.is_empty() {
             tracing::warn!(queue = self.name(), "a received message has no id or no receipt handle and is left out");
             return None;
@@ -282,15 +289,15 @@ impl SqsQueue {
         }
         let key = Key::new(self.name(), &message_id, attributes.sent_timestamp.unwrap_or(0));
         let attempt = attributes.approximate_receive_count.unwrap_or(1);
-        Some(Message { key, attempt, body, receipt: Receipt(receipt_handle) })
+        Some(Message::new(key, attempt, body, Receipt(receipt_handle)))
     }
 }
 
 impl Queue for SqsQueue {
-    async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Message>, QueueError> {
+    async fn receive(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
         let wait = wait.min(LONGEST_POLL);
         let operation = poll(wait);
-        self.poll(operation, wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility))).await
+        self.poll(operation, wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility)), room).await
     }
 
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {
@@ -324,8 +331,12 @@ async fn find(client: &AwsClient, name: &str) -> Result<String, QueueError> {
 }
 
 async fn call(client: &AwsClient, operation: Operation, request: &impl Serialize) -> Result<Bytes, QueueError> {
-    let body = serde_json::to_vec(request).map_err(|error| unreadable(operation.action, "request", &error))?;
-    client.call(operation, body.into()).await.map_err(|error| refusal(operation.action, &error))
+    let body = written(operation.action, request)?;
+    client.call(operation, body).await.map_err(|error| refusal(operation.action, &error))
+}
+
+fn written(action: &'static str, request: &impl Serialize) -> Result<Bytes, QueueError> {
+    serde_json::to_vec(request).map(Bytes::from).map_err(|error| unreadable(action, "request", &error))
 }
 
 fn read<'a, T: Deserialize<'a>>(action: &'static str, answer: &'a [u8]) -> Result<T, QueueError> {
@@ -336,7 +347,7 @@ fn read<'a, T: Deserialize<'a>>(action: &'static str, answer: &'a [u8]) -> Resul
 fn unreadable(action: &'static str, what: &str, error: &serde_json::Error) -> QueueError {
     let (category, line, column) = (error.classify(), error.line(), error.column());
     let reason = format!("the {what} is not what SQS's JSON protocol says ({category:?} at {line}:{column})");
-    QueueError::Unavailable { action, reason, missing: false }
+    QueueError::Unavailable { action, reason, cause: Cause::Fault }
 }
 
 fn refusal(action: &'static str, error: &AwsError) -> QueueError {
@@ -346,13 +357,13 @@ fn refusal(action: &'static str, error: &AwsError) -> QueueError {
         }
         other => other.to_string(),
     };
-    let unavailable = |missing| QueueError::Unavailable { action, reason: reason.clone(), missing };
+    let unavailable = |cause| QueueError::Unavailable { action, reason: reason.clone(), cause };
     match error {
-        AwsError::Network { .. } | AwsError::Timeout { .. } | AwsError::Throttled { .. } | AwsError::Server { .. } => {
-            unavailable(false)
-        }
-        AwsError::Credentials { passing: true, .. } => unavailable(false),
-        AwsError::NotFound { .. } => unavailable(true),
+        AwsError::Network { .. } | AwsError::Timeout { .. } | AwsError::Server { .. } => unavailable(Cause::Fault),
+        AwsError::Throttled { code } if code == "OverLimit" => unavailable(Cause::Crowded),
+        AwsError::Throttled { .. } => unavailable(Cause::Throttled),
+        AwsError::Credentials { passing: true, .. } => unavailable(Cause::Fault),
+        AwsError::NotFound { .. } => unavailable(Cause::Missing),
         AwsError::Credentials { .. }
         | AwsError::Denied { .. }
         | AwsError::ClockSkew { .. }

@@ -29,7 +29,7 @@ fn done(ids: impl IntoIterator<Item = usize>) -> Step {
 }
 
 async fn receive(queue: &SqsQueue) -> Result<Vec<Message>, QueueError> {
-    queue.receive(Duration::ZERO, Duration::from_secs(30)).await
+    queue.receive(Duration::ZERO, Duration::from_secs(30), &Room::new(1 << 20)).await
 }
 
 #[tokio::test]
@@ -39,7 +39,8 @@ async fn a_delivery_is_read_whole() {
         "Attributes":{{"SentTimestamp":"1700000000123","ApproximateReceiveCount":"3","SenderId":"x"}}}}]}}"#
     );
     let (stub, queue) = with([Step::ok(&answer)]).await;
-    let got = queue.receive(Duration::from_millis(20_900), Duration::from_millis(1500)).await.unwrap();
+    let got =
+        queue.receive(Duration::from_millis(20_900), Duration::from_millis(1500), &Room::new(1 << 20)).await.unwrap();
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].key, Key::new("login-queue", ID, 1_700_000_000_123));
     assert_eq!((got[0].attempt, got[0].receipt.0.as_str()), (3, "h"));
@@ -156,7 +157,7 @@ async fn a_request_that_fails_is_ten_entries_undone() {
 async fn a_queue_that_is_not_there_yet_is_waited_for() {
     let (_stub, queue) = with([Step::error(400, "QueueDoesNotExist", "no")]).await;
     let error = queue.depth().await.unwrap_err();
-    assert!(matches!(error, QueueError::Unavailable { missing: true, .. }), "{error}");
+    assert!(matches!(error, QueueError::Unavailable { cause: Cause::Missing, .. }), "{error}");
 }
 
 #[tokio::test]
