@@ -18,7 +18,7 @@ use crate::{
     db::{Connector, Session},
     http::HttpServer,
     metrics::Metrics,
-    pipeline::{self, Status, Trouble},
+    pipeline::{self, Status, Trouble, receive::alone_from},
     queue::{Queue, sqs::SqsQueue},
     sink::postgres::Target,
     start::{self, Options, Shared},
@@ -143,7 +143,8 @@ impl Service {
         let attributes = start::attributes(queue, self.options.deadline).await?;
         start::refuse_problems(&mut check::configuration(config))?;
         start::refuse_problems(&mut check::queue(config, &attributes))?;
-        let intake = start::intake(config, attributes.visibility, self.drain);
+        let mut intake = start::intake(config, attributes.visibility, self.drain);
+        intake.alone_from = alone_from(attributes.redrive.map(|redrive| redrive.max_receive_count));
         let workers = ready.workers(queue, config, shared, &intake)?;
         shared.status.clear(Trouble::Starting);
         tracing::info!("ready");
