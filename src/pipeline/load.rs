@@ -108,7 +108,8 @@ const DOUBT: usize = 100;
 pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdown: &Shutdown) -> Loaded {
     let mut load = Load::new(sink, batch, judge, shutdown);
     load.set_late_aside();
-    let mut parts = Vec::from([0..load.batch.len()]);
+    let whole = 0..load.batch.len();
+    let mut parts = Vec::from([whole]);
     while !parts.is_empty() {
         let refused = load.write(parts).await;
         if refused.is_empty() {
