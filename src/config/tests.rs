@@ -189,7 +189,7 @@ fn the_schema_knows_the_default() {
         }
     }
     assert!(seen > 10);
-    assert_eq!(top["queue"]["properties"]["max_in_flight_bytes"]["default"], "64MiB");
+    assert_eq!(top["queue"]["properties"]["max_in_flight_bytes"]["default"], "32MiB");
     assert_eq!(top["database"]["properties"]["connections"]["maximum"], 64);
     assert_eq!(top["unknown_fields"]["default"], "drop");
     assert_eq!(top["queue"]["additionalProperties"], false);
