@@ -383,7 +383,7 @@ async fn what_is_sent_is_on_the_queue_and_what_cannot_be_is_named_by_line() {
 #[test]
 fn the_local_queue_ends_well_at_a_signal_and_leaves_no_core() {
     let here = directory();
-    let mut queue = LocalQueue::start(&here);
+    let mut queue = LocalQueue::start(&here, &[]);
     #[cfg(target_os = "linux")]
     {
         let limits = fs::read_to_string(format!("/proc/{}/limits", queue.child.id())).unwrap();
