@@ -144,6 +144,7 @@ impl Service {
         start::refuse_problems(&mut check::configuration(config))?;
         start::refuse_problems(&mut check::queue(config, &attributes))?;
         let intake = start::intake(config, attributes.visibility, self.drain);
+        let ready = ready.of_queue(&attributes);
         let workers = ready.workers(queue, config, shared, &intake)?;
         shared.status.clear(Trouble::Starting);
         tracing::info!("ready");

@@ -2,16 +2,19 @@
 //!
 //! The body is judged whole before a field is looked at, so a fault in a field that nobody asked for counts too. Which
 //! reason wins when several fit is fixed: the first in [`Reason::KINDS`], and of two alike the one of the earlier column.
-//! What a single value means is in [`value`].
+//! What comes out of an envelope is judged as a body is, and what a single value means is in [`value`].
 
 use std::collections::HashSet;
 
 use crate::{
-    config::{Column, Default, Meaning, OnInvalid, UnknownFields},
+    config::{Column, Default, Envelope, Meaning, OnInvalid, Path, UnknownFields},
     event::{Event, Field, Reason, Reject, Value},
-    json::{At, Document, Fault, Json},
+    json::{At, Document, Json},
     pii::Pii,
-    pipeline::value::{self, Limits},
+    pipeline::{
+        envelope,
+        value::{self, Limits},
+    },
     queue::Message,
 };
 
@@ -26,12 +29,15 @@ pub struct Decoded {
     pub meaning: Result<Event, Reject>,
 }
 
-/// Knows the columns: where their values stand in a message, what they mean, what the table can hold.
+/// Knows what messages come wrapped in, and the columns: where their values stand in a message, what they mean, what the
+/// table can hold.
 pub struct Decoder {
     columns: Vec<Column>,
     limits: Vec<Limits>,
     known: HashSet<String>,
     unknown_fields: UnknownFields,
+    envelope: Envelope,
+    event_id: Option<Path>,
 }
 
 /// Reads every message; the order stays.
@@ -49,7 +55,20 @@ impl Decoder {
     /// `limits`: what the table's column can hold, one for each column.
     pub fn new(columns: Vec<Column>, limits: Vec<Limits>, unknown_fields: UnknownFields) -> Self {
         let known = columns.iter().filter_map(|column| column.from.segments.first().cloned()).collect();
-        Self { columns, limits, known, unknown_fields }
+        Self { columns, limits, known, unknown_fields, envelope: Envelope::None, event_id: None }
+    }
+
+    /// Takes messages out of this.
+    #[must_use]
+    pub fn unwrapping(self, envelope: Envelope) -> Self {
+        Self { envelope, ..self }
+    }
+
+    /// Looks there for what the producer knows an event by.
+    #[must_use]
+    pub fn with_event_id(mut self, path: Path) -> Self {
+        self.known.extend(path.segments.first().cloned());
+        Self { event_id: Some(path), ..self }
     }
 
     /// Whom a message concerns, as far as its body can be read at all.
@@ -60,8 +79,20 @@ impl Decoder {
 
     fn read(&self, message: &Message) -> Result<Event, Reject> {
         let document = parse(message.body.expose()).map_err(|reason| Reject { reason, subject: None })?;
-        self.read_object(&document, message.key.sent_at)
+        self.read_body(&document, message.key.sent_at)
             .map_err(|reason| Reject { reason, subject: self.find_subject(&document) })
+    }
+
+    fn read_body(&self, document: &Document, sent_at: i64) -> Result<Event, Reason> {
+        let Some(inner) = envelope::open(document, self.envelope)? else {
+            return self.read_object(document, sent_at);
+        };
+        let inner = parse(inner.expose().as_bytes())?;
+        self.read_object(&inner, sent_at).map_err(|reason| match reason {
+            // An object with a configured field is a message, whatever else it looks like.
+            Reason::NotObject | Reason::UnknownMessageType => envelope::still_wrapped(&inner).unwrap_or(reason),
+            reason => reason,
+        })
     }
 
     fn read_object(&self, document: &Document, sent_at: i64) -> Result<Event, Reason> {
@@ -69,9 +100,10 @@ impl Decoder {
             return Err(Reason::NotObject);
         }
         if let Some(fault) = document.fault() {
-            return Err(reason_of(fault));
+            return Err(fault.into());
         }
-        let found: Vec<Result<Option<At>, Reason>> = self.columns.iter().map(|column| find(document, column)).collect();
+        let find = |column: &Column| find(document, &column.from);
+        let found: Vec<Result<Option<At>, Reason>> = self.columns.iter().map(find).collect();
         if found.iter().all(|found| matches!(found, Ok(None))) {
             return Err(Reason::UnknownMessageType);
         }
@@ -89,7 +121,7 @@ impl Decoder {
         match worst {
             Some(reason) => Err(reason),
             None if unknown_fields > 0 && self.unknown_fields == UnknownFields::Reject => Err(Reason::UnknownField),
-            None => Ok(Event { values, unknown_fields }),
+            None => Ok(Event { values, event_id: self.find_event_id(document), unknown_fields }),
         }
     }
 
@@ -101,10 +133,26 @@ impl Decoder {
         document.members(Document::ROOT).filter(|&(name, _)| !is_known(name)).count()
     }
 
+    /// Looks where the message should stand and then where else it may: a message in an envelope that nobody expected
+    /// concerns somebody, too.
     fn find_subject(&self, document: &Document) -> Option<Pii<String>> {
+        let inside = || self.subject_in(&Document::parse(envelope::peek(document)?.expose()).ok()?);
+        let outside = || self.subject_in(document);
+        if self.envelope == Envelope::None { outside().or_else(inside) } else { inside().or_else(outside) }
+    }
+
+    fn subject_in(&self, document: &Document) -> Option<Pii<String>> {
         let column = self.columns.iter().find(|column| column.subject)?;
-        match document.value(find(document, column).ok()??) {
+        match document.value(find(document, &column.from).ok()??) {
             Json::String(name) if !name.is_empty() => Some(Pii::new(name.into_owned())),
+            _ => None,
+        }
+    }
+
+    fn find_event_id(&self, document: &Document) -> Option<Pii<String>> {
+        match document.value(find(document, self.event_id.as_ref()?).ok()??) {
+            Json::String(id) if !id.is_empty() => Some(Pii::new(id.into_owned())),
+            Json::Number(id) if !id.contains(['.', 'e', 'E']) => Some(Pii::new(id.to_owned())),
             _ => None,
         }
     }
@@ -113,34 +161,20 @@ impl Decoder {
 /// Judges the form of a body.
 fn parse(body: &[u8]) -> Result<Document<'_>, Reason> {
     let text = std::str::from_utf8(body).map_err(|_not_utf8| Reason::InvalidUnicode)?;
-    let document = Document::parse(text).map_err(reason_of)?;
+    let document = Document::parse(text)?;
     if body.len() > MAX_BODY { Err(Reason::TooLarge) } else { Ok(document) }
 }
 
-fn reason_of(fault: Fault) -> Reason {
-    match fault {
-        Fault::Empty => Reason::EmptyBody,
-        Fault::Syntax => Reason::NotJson,
-        Fault::Truncated => Reason::TruncatedJson,
-        Fault::Trailing => Reason::TrailingData,
-        Fault::TooDeep => Reason::TooDeep,
-        Fault::DuplicateKey => Reason::DuplicateKey,
-        Fault::LoneSurrogate => Reason::InvalidUnicode,
-        Fault::Nul => Reason::NulCharacter,
-        Fault::NumberOutOfRange => Reason::NumberOutOfRange,
-    }
-}
-
-/// Follows a column's path. A parent that is missing or null means that there is no value; a parent of another type is
+/// Follows a path. A parent that is missing or null means that there is no value; a parent of another type is
 /// a wrong type.
-fn find(document: &Document, column: &Column) -> Result<Option<At>, Reason> {
+fn find(document: &Document, path: &Path) -> Result<Option<At>, Reason> {
     let mut at = Document::ROOT;
-    for segment in &column.from.segments {
+    for segment in &path.segments {
         let next = match document.value(at) {
             Json::Object => document.member(at, segment),
-            Json::Array if column.from.pointer => index(segment).and_then(|index| document.element(at, index)),
+            Json::Array if path.pointer => index(segment).and_then(|index| document.element(at, index)),
             Json::Null => None,
-            _ => return Err(Reason::WrongType(column.from.text.clone())),
+            _ => return Err(Reason::WrongType(path.text.clone())),
         };
         let Some(next) = next else { return Ok(None) };
         at = next;

@@ -3,9 +3,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
 use crate::{
     config::{Column, ColumnType, Mask},
     event::{Event, Field, Reason, Reject, Value},
+    mutant::{self, Mutant},
     pii::Pii,
     pipeline::decode::Decoded,
     queue::Message,
@@ -22,6 +26,8 @@ pub struct Masker {
     columns: Vec<(ColumnType, Action)>,
     keys: Arc<KeyRing>,
     epoch: EpochKey,
+    /// The ARN or name of the queue, within which an event's id means one event.
+    queue: String,
 }
 
 /// What is done to the values of a column.
@@ -51,7 +57,13 @@ impl Masker {
             })
         };
         let actions = columns.iter().map(action).collect::<Result<Vec<Action>, TooLong>>()?;
-        Ok(Self { columns: stored.iter().copied().zip(actions).collect(), keys, epoch })
+        Ok(Self { columns: stored.iter().copied().zip(actions).collect(), keys, epoch, queue: String::new() })
+    }
+
+    /// Claims the ids of events for this queue, named by its ARN or, where nothing says that, by its name.
+    #[must_use]
+    pub fn of_queue(self, queue: &str) -> Self {
+        Self { queue: queue.to_owned(), ..self }
     }
 
     /// The keys it masks and seals with.
@@ -83,10 +95,21 @@ impl Masker {
             Ok(event) => {
                 let start = rows.len();
                 self.row(&event, rows);
-                Verdict::Row(MaskedRow { bytes: start..rows.len(), claim: None })
+                let event_id = event.event_id.as_ref().or(message.event_id.as_ref());
+                let event_id = event_id.filter(|id| !id.expose().is_empty() && !mutant::is(Mutant::NoDedupe));
+                let claim = event_id.map(|id| self.claim(id.expose()));
+                Verdict::Row(MaskedRow { bytes: start..rows.len(), claim })
             }
             Err(reject) => Verdict::Dead(self.dead_letter(message, reject.reason, reject.subject.as_ref())),
         }
+    }
+
+    /// The first 128 bits of SHA-256(queue, 0, id): an id may name a person, and is not stored.
+    fn claim(&self, event_id: &str) -> Uuid {
+        let digest = Sha256::new().chain_update(&self.queue).chain_update([0]).chain_update(event_id).finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Uuid::from_bytes(bytes)
     }
 
     fn row(&self, event: &Event, out: &mut Vec<u8>) {

@@ -14,6 +14,7 @@ pub mod load;
 
 pub mod acknowledge;
 
+mod envelope;
 mod status;
 pub mod value;
 
