@@ -18,7 +18,9 @@ impl Dedupe {
     /// Reads `body:PATH` or `attribute:NAME`. The error is the end of a sentence that begins with the setting's name.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some(("body", path)) => Path::parse(path).map(Self::Body).map_err(|error| format!("names a field that {error}")),
+            Some(("body", path)) => {
+                Path::parse(path).map(Self::Body).map_err(|error| format!("names a field that {error}"))
+            }
             Some(("attribute", name)) => attribute(name).map(|()| Self::Attribute(name.to_owned())),
             _ => Err("must be \"body:\" and a field, or \"attribute:\" and a message attribute's name".to_owned()),
         }

@@ -251,6 +251,7 @@ mod tests {
     use crate::{
         config::{Config, Sources},
         queue::{Key, Receipt},
+        start,
     };
 
     /// 2023-05-06 07:08:09.123 UTC.
@@ -263,16 +264,22 @@ mod tests {
 
     fn read_with(top: &str, column: &str, body: &str) -> String {
         let file = format!("{top}\n[columns]\nc = {{ {column} }}\nother = {{ from = \"other\", type = \"text\" }}\n");
-        let sources = Sources { file: Some(("masq.toml", &file)), ..Sources::default() };
-        let config = Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"));
-        let limits = config.columns.iter().map(|c| Limits::of(c.column_type, c.mask.as_ref())).collect();
-        let decoder = Decoder::new(config.columns, limits, config.unknown_fields);
-        let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
-        let message = Message::new(key, 1, body.as_bytes().to_vec(), Receipt(String::new()));
-        match decode(vec![message], &decoder).remove(0).meaning {
+        match decode(vec![message(body)], &decoder(&file)).remove(0).meaning {
             Ok(event) => event.values[0].as_ref().map_or("NULL".to_owned(), |field| field.expose().raw.clone()),
             Err(reject) => reject.reason.to_string(),
         }
+    }
+
+    fn decoder(file: &str) -> Decoder {
+        let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
+        let config = Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"));
+        let stored: Vec<_> = config.columns.iter().map(|column| column.column_type).collect();
+        start::decoder(&config, &stored)
+    }
+
+    fn message(body: &str) -> Message {
+        let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
+        Message::new(key, 1, body.as_bytes().to_vec(), Receipt(String::new()))
     }
 
     #[test]
@@ -347,6 +354,56 @@ mod tests {
             let body = format!("{{\"f\": {value}}}");
             assert_eq!(read(&format!("from = \"f\", {column}"), &body), expected, "{column} {value}");
         }
+    }
+
+    /// Whom a dead letter concerns under this configuration of the queue, when `user` is the subject.
+    fn subject(queue: &str, body: &str) -> Option<String> {
+        let file = format!("[queue]\n{queue}\n[columns]\nc = {{ from = \"user\", type = \"text\", subject = true }}\n");
+        let decoder = decoder(&file);
+        let message = message(body);
+        let reject = decode(vec![message], &decoder).remove(0).meaning.err().and_then(|reject| reject.subject);
+        let found = decoder.subject(&self::message(body)).map(|subject| subject.expose().clone());
+        // A row that only the database refuses has the same.
+        assert!(reject.is_none_or(|subject| Some(subject.expose()) == found.as_ref()));
+        found
+    }
+
+    #[test]
+    fn whom_it_concerns_is_found_in_an_envelope_too() {
+        let sns = r#"{"Type": "Notification", "user": "out", "Message": "{\"user\": \"in\", \"user\": \"in\"}"}"#;
+        let event = r#"{"detail-type": "t", "source": "s", "user": "out", "detail": {"user": "in"}, "n": 1e400}"#;
+        for (queue, body, expected) in [
+            ("envelope = \"sns\"", sns, Some("in")),
+            ("envelope = \"auto\"", sns, Some("in")),
+            ("envelope = \"eventbridge\"", sns, Some("in")),
+            ("envelope = \"none\"", sns, Some("out")),
+            ("envelope = \"eventbridge\"", event, Some("in")),
+            ("envelope = \"none\"", &event.replace("\"out\"", "null"), Some("in")),
+            ("envelope = \"sns\"", r#"{"user": "out", "Type": "Notification", "Message": "no JSON"}"#, Some("out")),
+            ("envelope = \"sns\"", r#"{"user": "out"}"#, Some("out")),
+            ("envelope = \"sns\"", r#"{"Type": "Notification", "Message": "\"in\""}"#, None),
+            ("envelope = \"sns\"", "[]", None),
+        ] {
+            assert_eq!(subject(queue, body).as_deref(), expected, "{queue} {body}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_followed_from_the_message_in_an_envelope() {
+        let read = |envelope, body| {
+            read_with(&format!("queue.envelope = \"{envelope}\""), "from = \"a.b\", type = \"text\"", body)
+        };
+        let event = r#"{"detail-type": "t", "source": "s", "detail": {"a": {"b": "x"}}, "a": {"b": "y"}}"#;
+        assert_eq!(read("eventbridge", event), "x");
+        assert_eq!(read("none", event), "y");
+    }
+
+    #[test]
+    fn the_field_of_an_event_id_is_known() {
+        let top = "unknown_fields = \"reject\"\n[queue]\ndedupe = \"body:meta.id\"";
+        let column = "from = \"f\", type = \"text\"";
+        assert_eq!(read_with(top, column, r#"{"f": "x", "meta": {"id": 1}}"#), "x");
+        assert_eq!(read_with(top, column, r#"{"f": "x", "id": 1}"#), "unknown_field");
     }
 
     #[test]
