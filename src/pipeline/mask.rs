@@ -105,7 +105,7 @@ pub fn mask(mut decoded: Vec<Decoded>, masker: &mut Masker) -> Batch {
     let received = decoded.len();
     // Concurrent polls answer in any order: the delivery counted last is the newest, of equal counts the one received
     // last, since the sort is stable. Reversing lets dedup keep it.
-    decoded.sort_by_key(|decoded| (decoded.message.key, decoded.message.attempt));
+    decoded.sort_by_key(|decoded| decoded.message.order());
     decoded.reverse();
     decoded.dedup_by_key(|decoded| decoded.message.key);
     decoded.reverse();
