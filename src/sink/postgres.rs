@@ -132,7 +132,10 @@ impl PostgresSink {
             let pruned = open.session.within(ledger::prune(&open.session, claims)).await;
             open.prune = *pruned.as_ref().unwrap_or(&false);
             if let Err(error) = pruned {
-                tracing::warn!(error = sqlstate::describe(&error), "cannot prune the schema masq; tried again in an hour");
+                tracing::warn!(
+                    error = sqlstate::describe(&error),
+                    "cannot prune the schema masq; tried again in an hour"
+                );
             }
         }
         Ok(())
@@ -226,14 +229,12 @@ impl Sink for PostgresSink {
 
     async fn suspect(&mut self, key: Key) -> Result<bool, SinkError> {
         let open = self.open().await?;
-        let recorded = open.session.within(suspects::record(&open.session, key)).await;
-        recorded.map_err(|error| self.explain_own(&error))
+        suspects::record(&open.session, key).await.map_err(|error| self.explain_own(&error))
     }
 
     async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {
         let open = self.open().await?;
-        let cleared = open.session.within(suspects::clear(&open.session, key)).await;
-        cleared.map_err(|error| self.explain_own(&error))
+        suspects::clear(&open.session, key).await.map_err(|error| self.explain_own(&error))
     }
 
     fn reset(&mut self) {
@@ -272,7 +273,9 @@ impl PostgresSink {
                 self.open = None;
                 Err(shape::changed(&self.target))
             }
-            Err(WriteError::Overtaken) => Err(SinkError::Busy("a message got its outcome from another worker".to_owned())),
+            Err(WriteError::Overtaken) => {
+                Err(SinkError::Busy("a message got its outcome from another worker".to_owned()))
+            }
             Err(WriteError::RowsVanished) => Err(SinkError::Misconfigured(format!(
                 "a trigger or rule on {} drops rows that are written to it; masq cannot call them loaded",
                 self.target.table.name
