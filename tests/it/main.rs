@@ -30,4 +30,5 @@ mod refusals;
 mod run;
 mod second_opinions;
 mod signature;
+mod sink;
 mod tables;
