@@ -57,6 +57,16 @@ pub const SECTIONS: &[Section] = &[
                 "How long a received message is hidden from other readers; left out, as the queue itself says.",
             ),
             setting(
+                "envelope",
+                Kind::Word(&["none", "sns", "eventbridge", "auto"]),
+                "What messages come wrapped in; one level is unwrapped.",
+            ),
+            setting(
+                "dedupe",
+                Kind::Dedupe,
+                "Where a producer's own id of an event stands, so that one sent twice is one row; left out, nowhere.",
+            ),
+            setting(
                 "max_in_flight_bytes",
                 // One message may have 1 MiB; beyond 64 GiB it is a slip.
                 Kind::Size(MIB, 64 * 1024 * MIB),
