@@ -164,16 +164,14 @@ async fn a_message_that_gets_its_outcome_while_it_claims_claims_nothing() {
     let key = format!("BEGIN; INSERT INTO masq.ledger VALUES (to_timestamp({sent_at} / 1000.0), '{id}', 2)");
     other.batch_execute(&key).await.unwrap();
     let logins = [login];
+    let batch = sink.batch(&logins);
     let committing = async {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND \
                        datname = current_database()";
-        until("the sink waits for the key", async || {
-            other.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 1
-        })
-        .await;
+        until("the sink waits for the key", async || sink.scene.database.query(waiting).await == ["1"]).await;
         other.batch_execute("COMMIT").await.unwrap();
     };
-    let (written, ()) = tokio::join!(sink.write(&logins), committing);
+    let (written, ()) = tokio::join!(sink.worker.sink.write(&batch, 0..1), committing);
     assert!(matches!(written, Err(SinkError::Busy(_))), "{written:?}");
     assert_eq!(sink.claims().await, ["0"]);
     assert_eq!(sink.written(&logins).await, [Outcome::Duplicate]);
