@@ -102,6 +102,11 @@ impl Database {
         Self { url, tcp_url: tcp_url.unwrap(), _cluster: None }
     }
 
+    /// PostgreSQL's major version, since some tests ask for what older ones do not have.
+    pub async fn version(&self) -> u32 {
+        self.query("SELECT current_setting('server_version_num')::int / 10000").await[0].parse().unwrap()
+    }
+
     /// A session with it.
     pub async fn session(&self) -> Session {
         session(&self.url).await

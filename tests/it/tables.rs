@@ -78,7 +78,11 @@ async fn what_cannot_be_written_to_is_refused_with_its_remedy() {
         ),
     ];
     let scene = Scene::new().await;
+    let version = scene.database.version().await;
     for (sql, expected) in cases {
+        if sql.contains("STORED") && version < 12 {
+            continue;
+        }
         scene.database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
         scene.database.execute(&sql).await;
         let said = refusal(&scene, &scene.database.url).await;
@@ -280,11 +284,22 @@ async fn a_value_of_every_kind_reads_back_from_a_column_of_every_type() {
     assert_eq!(scene.reasons().await, [""; 0]);
 
     let token = scene.shared.keys.token.domain("ip").unwrap().ip("199.172.111.135".parse().unwrap()).to_string();
-    let row = scene.database.query("SELECT * FROM user_logins").await.remove(0);
+    let row = scene.database.query("SET extra_float_digits = 3; SELECT * FROM user_logins").await.remove(0);
     let found: Vec<&str> = row.split('\t').collect();
     assert_eq!(found.len(), VALUES.len());
     for (found, (column_type, more, value, expected)) in found.iter().zip(VALUES) {
-        assert_eq!(*found, expected.replace("TOKEN", &token), "{value} in {column_type} {more}");
+        // Before PostgreSQL 12 the shortest digits that tell a number from its neighbours were not to be had.
+        let found = match column_type {
+            "real" => found.parse::<f32>().unwrap().to_string(),
+            "double precision" => found.parse::<f64>().unwrap().to_string(),
+            _ => (*found).to_owned(),
+        };
+        let expected = match column_type {
+            "real" => expected.parse::<f32>().unwrap().to_string(),
+            "double precision" => expected.parse::<f64>().unwrap().to_string(),
+            _ => expected.replace("TOKEN", &token),
+        };
+        assert_eq!(found, expected, "{value} in {column_type} {more}");
     }
 }
 
