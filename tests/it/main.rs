@@ -25,6 +25,7 @@ mod local_queue;
 mod messages;
 mod model;
 mod pipeline;
+mod pooler;
 mod postgres;
 mod preview;
 mod refusals;

@@ -149,6 +149,13 @@ async fn session(url: &str) -> Session {
     connector(url).connect().await.unwrap()
 }
 
+/// A session as somebody else opens one, who asks for nothing.
+pub async fn plain(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
 /// The Python of the virtual environment with tests/requirements.txt in it.
 pub fn python() -> PathBuf {
     let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
