@@ -78,7 +78,7 @@ async fn workers_share_sessions_of_a_pooler_and_leave_nothing_in_them() {
     let (keys, database) = (Keys::create(), Database::create().await);
     let Some(pooler) = PgBouncer::start(&database).await else { return };
     let queues = MemoryQueues::new();
-    let settings = masq::queue::memory::Settings { visibility: Duration::from_secs(3), ..Default::default() };
+    let settings = masq::queue::memory::Settings { visibility: Duration::from_secs(10), ..Default::default() };
     let queue = queues.create("login-queue", settings).unwrap();
     for number in 0..MESSAGES {
         let user = if number % (MESSAGES / BAD) == 0 { String::new() } else { format!("user-{number}") };

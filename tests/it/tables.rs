@@ -203,6 +203,27 @@ async fn a_login_without_rights_is_told_what_to_do_and_one_with_the_rights_of_a_
     assert_eq!(scene.counted(), (1, 1, 0, 0));
 }
 
+#[tokio::test]
+async fn the_grants_in_the_papers_are_all_that_a_worker_needs() {
+    let scene = Scene::new().await;
+    scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
+    let role = format!("worker_{}", uuid::Uuid::new_v4().simple());
+    let security = crate::source::read("SECURITY.md");
+    let grants = security.split("```sql").nth(1).and_then(|block| block.split("```").next()).unwrap();
+    scene.database.execute(&format!("CREATE ROLE {role} LOGIN; {}", grants.replace("masq_worker", &role))).await;
+    scene.send("user");
+    scene.queue.inner.send(b"{}".to_vec());
+    let running = scene.run_as(&scene.database.url.replace("postgres@", &format!("{role}@"))).await;
+    scene.until_empty().await;
+    running.stop().await;
+    assert_eq!(scene.counted(), (1, 1, 0, 0));
+    let may_read = format!(
+        "SELECT count(*) FROM (VALUES ('user_logins'), ('masq.dead_letters'), ('masq.epochs')) AS t (name) \
+         WHERE has_table_privilege('{role}', name, 'SELECT, UPDATE, DELETE, TRUNCATE')"
+    );
+    assert_eq!(scene.database.query(&may_read).await, ["0"]);
+}
+
 /// `type`, more of the column, the JSON value, what SQL shows of it.
 const VALUES: [(&str, &str, &str, &str); 62] = [
     ("text", "", r#""Ünïcode \ud83d\ude00 'quoted' \\N""#, "Ünïcode 😀 'quoted' \\N"),
