@@ -67,7 +67,8 @@ const GRANTS: &str = "\
         SELECT format('%s ON masq.%s', needed.privilege, relname), has_table_privilege(c.oid, needed.privilege)
         FROM (VALUES ('migrations', 'SELECT'), ('ledger', 'INSERT'), ('ledger', 'SELECT'), ('dead_letters', 'INSERT'),
                      ('epochs', 'INSERT'), ('key_checks', 'SELECT'), ('dedupe', 'INSERT'), ('dedupe', 'SELECT'),
-                     ('suspects', 'INSERT'), ('suspects', 'SELECT'), ('suspects', 'DELETE')) AS needed (name, privilege)
+                     ('suspects', 'INSERT'), ('suspects', 'SELECT'), ('suspects', 'UPDATE'), ('suspects', 'DELETE'))
+                AS needed (name, privilege)
         JOIN pg_class c ON relname = needed.name
         WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'masq')
         UNION ALL

@@ -28,6 +28,7 @@ struct PgBouncer {
 
 impl PgBouncer {
     /// `None` where the program is missing, which is said.
+    #[allow(clippy::print_stderr)] // a test that is skipped says so
     async fn start(database: &Database) -> Option<Self> {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
         let Some(program) = program.into_iter().find(|program| Path::new(program).exists()) else {
