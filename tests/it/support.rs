@@ -102,6 +102,11 @@ impl Database {
         Self { url, tcp_url: tcp_url.unwrap(), _cluster: None }
     }
 
+    /// PostgreSQL's major version, since some tests ask for what older ones do not have.
+    pub async fn version(&self) -> u32 {
+        self.query("SELECT current_setting('server_version_num')::int / 10000").await[0].parse().unwrap()
+    }
+
     /// A session with it.
     pub async fn session(&self) -> Session {
         session(&self.url).await
@@ -142,6 +147,13 @@ pub fn connector(url: &str) -> Connector {
 
 async fn session(url: &str) -> Session {
     connector(url).connect().await.unwrap()
+}
+
+/// A session as somebody else opens one, who asks for nothing.
+pub async fn plain(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 /// The Python of the virtual environment with tests/requirements.txt in it.
