@@ -22,8 +22,11 @@ use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use self::wire::{BATCH, IDS, ReceivedMessage};
-use super::{Cause, Depth, Key, Message, Queue, QueueError, Receipt, room::Room};
-use crate::aws::{AwsClient, AwsError, AwsSettings, Operation, Service};
+use super::{Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt, room::Room};
+use crate::{
+    aws::{AwsClient, AwsError, AwsSettings, Operation, Service},
+    pii::Pii,
+};
 
 const SQS: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
 
@@ -62,7 +65,9 @@ struct Inner {
     client: AwsClient,
     url: String,
     name: String,
-    corrupt: AtomicU64,
+    /// The attribute in which producers put their own id of an event.
+    event_attribute: Option<String>,
+    corrupt: Arc<AtomicU64>,
 }
 
 /// What a queue is set to.
@@ -119,7 +124,21 @@ impl SqsQueue {
             let client = client.await.map_err(|error| refusal("connect", &error))?;
             let url = if by_url { queue } else { find(&client, &queue).await? };
             let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-            Ok(Self { inner: Arc::new(Inner { client, url, name, corrupt: AtomicU64::new(0) }) })
+            Ok(Self { inner: Arc::new(Inner { client, url, name, event_attribute: None, corrupt: Arc::default() }) })
+        }
+    }
+
+    /// The same queue, whose messages come with the producer's own id of the event: the text of this message attribute.
+    pub fn with_event_attribute(&self, name: &str) -> Self {
+        let Inner { client, url, name: queue, corrupt, .. } = &*self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                client: client.clone(),
+                url: url.clone(),
+                name: queue.clone(),
+                event_attribute: Some(name.to_owned()),
+                corrupt: Arc::clone(corrupt),
+            }),
         }
     }
 
@@ -131,6 +150,11 @@ impl SqsQueue {
     /// The queue's name: the last segment of its URL.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// Whether it is a FIFO queue: only their names end so.
+    pub fn is_fifo(&self) -> bool {
+        self.name().ends_with(".fifo")
     }
 
     /// The region that requests are signed for.
@@ -189,8 +213,20 @@ impl SqsQueue {
     /// # Errors
     /// As [`Queue::receive`].
     pub async fn peek(&self, max: usize, wait: Duration) -> Result<Vec<Message>, QueueError> {
-        let request = wire::Receive::new(self.url(), wait.as_secs(), 0).at_most(max.min(BATCH));
+        let request = self.request(wait, Duration::ZERO).at_most(max.min(BATCH));
         self.poll(poll(wait), request, &Room::new(u64::MAX)).await
+    }
+
+    /// What a poll asks for.
+    fn request(&self, wait: Duration, visibility: Duration) -> wire::Receive<'_> {
+        let mut request = wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility));
+        if self.is_fifo() {
+            request = request.with_places();
+        }
+        match &self.inner.event_attribute {
+            Some(name) => request.with_attribute(name),
+            None => request,
+        }
     }
 
     async fn poll(
@@ -276,7 +312,8 @@ impl SqsQueue {
 
     /// A delivery, or nothing where there is nothing to know it by or its body is damaged.
     fn message(&self, from: ReceivedMessage) -> Option<Message> {
-        let ReceivedMessage { message_id, receipt_handle, body, md5_of_body, attributes } = from;
+        let event_id = self.inner.event_attribute.as_ref().and_then(|name| from.text_attribute(name));
+        let ReceivedMessage { message_id, receipt_handle, body, md5_of_body, attributes, .. } = from;
         let intact = md5_of_body.is_none_or(|md5| is_md5_of(&md5, &body));
         if message_id.is_empty() || receipt_handle.is_empty() {
             tracing::warn!(queue = self.name(), "a received message has no id or no receipt handle and is left out");
@@ -289,15 +326,19 @@ impl SqsQueue {
         }
         let key = Key::new(self.name(), &message_id, attributes.sent_timestamp.unwrap_or(0));
         let attempt = attributes.approximate_receive_count.unwrap_or(1);
-        Some(Message::new(key, attempt, body, Receipt(receipt_handle)))
+        let place = attributes.message_group_id.zip(attributes.sequence_number);
+        Some(Message {
+            place: place.map(|(group, sequence)| Place::new(&group, sequence)),
+            event_id: event_id.map(Pii::new),
+            ..Message::new(key, attempt, body, Receipt(receipt_handle))
+        })
     }
 }
 
 impl Queue for SqsQueue {
     async fn receive(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
         let wait = wait.min(LONGEST_POLL);
-        let operation = poll(wait);
-        self.poll(operation, wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility)), room).await
+        self.poll(poll(wait), self.request(wait, visibility), room).await
     }
 
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {
