@@ -54,6 +54,64 @@ async fn a_delivery_is_read_whole() {
 }
 
 #[tokio::test]
+async fn a_fifo_queue_says_each_messages_place() {
+    let message = |attributes: &str| {
+        format!(r#"{{"MessageId":"{ID}","ReceiptHandle":"h","Body":"x","Attributes":{{{attributes}}}}}"#)
+    };
+    let placed = message(r#""MessageGroupId":"alice","SequenceNumber":"18849496460467696128""#);
+    let odd = message(r#""MessageGroupId":"alice""#);
+    let stub = Stub::start([Step::ok(&format!(r#"{{"Messages":[{placed},{odd}]}}"#))]).await;
+    let settings = SqsSettings { queue: format!("{}/0/login-queue.fifo", stub.url), ..SqsSettings::default() };
+    let queue = SqsQueue::connect(settings, &environment).await.unwrap();
+    let got = receive(&queue).await.unwrap();
+    let places: Vec<_> = got.iter().map(|message| message.place).collect();
+    assert_eq!(places, [Some(Place::new("alice", 18_849_496_460_467_696_128)), None]);
+    let request: serde_json::Value = serde_json::from_str(&stub.seen()[0].body).unwrap();
+    let names = serde_json::json!(["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId", "SequenceNumber"]);
+    assert_eq!(request["MessageSystemAttributeNames"], names);
+}
+
+#[tokio::test]
+async fn the_producers_own_id_is_text_or_there_is_none() {
+    let cases = [
+        (r#"{"id":{"DataType":"String","StringValue":"e-1"}}"#, Some("e-1")),
+        (
+            r#"{"id":{"DataType":"String.uuid","StringValue":"\u00e9"},"other":{"DataType":"Binary","BinaryValue":"AA=="}}"#,
+            Some("é"),
+        ),
+        (r#"{"id":{"DataType":"Number","StringValue":"17"}}"#, Some("17")),
+        (r#"{"id":{"DataType":"Binary","BinaryValue":"AA=="}}"#, None),
+        (r#"{"id":{"DataType":"Binary","StringValue":"e-1"}}"#, None),
+        (r#"{"id":{"DataType":"String","StringValue":""}}"#, None),
+        (r#"{"id":{"DataType":"String","StringValue":7}}"#, None),
+        (r#"{"id":{"DataType":"String","StringValue":"\ud801"}}"#, None),
+        (r#"{"ID":{"DataType":"String","StringValue":"e-1"}}"#, None),
+        (r#"[7]"#, None),
+        ("null", None),
+    ];
+    let messages: Vec<String> = cases
+        .iter()
+        .map(|(attributes, _)| {
+            format!(r#"{{"MessageId":"{ID}","ReceiptHandle":"h","Body":"x","MessageAttributes":{attributes}}}"#)
+        })
+        .collect();
+    // The second time with a neighbour for whose sake all are read one by one.
+    let whole = format!(r#"{{"Messages":[{}]}}"#, messages.join(","));
+    let odd = whole.replace(r"\ud801", "").replacen('[', r#"[{"Body":7},"#, 1);
+    let (stub, queue) = with([Step::ok(&whole), Step::ok(&odd), Step::ok(&whole)]).await;
+    let with_id = queue.with_event_attribute("id");
+    for _ in 0..2 {
+        let got = receive(&with_id).await.unwrap();
+        let found: Vec<Option<String>> = got.into_iter().map(|it| it.event_id.map(|id| id.expose().clone())).collect();
+        assert_eq!(found, cases.map(|(_, id)| id.map(str::to_owned)));
+    }
+    assert!(receive(&queue).await.unwrap().iter().all(|message| message.event_id.is_none()));
+    let request = |at: usize| serde_json::from_str::<serde_json::Value>(&stub.seen()[at].body).unwrap();
+    assert_eq!(request(0)["MessageAttributeNames"], serde_json::json!(["id"]));
+    assert_eq!(request(2).get("MessageAttributeNames"), None);
+}
+
+#[tokio::test]
 async fn a_peek_hides_nothing_and_asks_for_no_more_than_it_shows() {
     let (stub, queue) = with([Step::ok("{}")]).await;
     assert!(queue.peek(3, Duration::from_secs(1)).await.unwrap().is_empty());

@@ -138,7 +138,8 @@ pub(super) struct ReceivedMessage {
 impl ReceivedMessage {
     /// The text of one of the producer's own attributes; nothing for what is binary, empty, or no text.
     pub(super) fn text_attribute(&self, name: &str) -> Option<String> {
-        let all: HashMap<Cow<'_, str>, TextAttribute> = serde_json::from_str(self.message_attributes.as_ref()?.get()).ok()?;
+        let all: HashMap<Cow<'_, str>, TextAttribute> =
+            serde_json::from_str(self.message_attributes.as_ref()?.get()).ok()?;
         let TextAttribute { data_type, string_value } = all.into_iter().find(|(key, _)| *key == name)?.1;
         let kind = data_type.split('.').next().unwrap_or_default();
         string_value.filter(|value| matches!(kind, "String" | "Number") && !value.is_empty())
