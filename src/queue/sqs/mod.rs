@@ -3,6 +3,7 @@
 //! It sends batches of ten, several at once, and says for every entry whether it was done. It does not wait, back off or
 //! repeat: whoever holds the queue does.
 
+mod send;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -21,6 +22,7 @@ use futures_util::{StreamExt, stream};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
+pub use self::send::{Group, Outgoing, Sent};
 use self::wire::{BATCH, IDS, ReceivedMessage};
 use super::{Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt, room::Room};
 use crate::{
@@ -94,15 +96,6 @@ pub struct Redrive {
     pub dead_letter_arn: String,
     /// `maxReceiveCount`: the delivery after this many goes there.
     pub max_receive_count: u32,
-}
-
-/// What became of one message that was sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// The queue has it, under this MessageId.
-    Accepted(String),
-    /// The queue refused it, with this code.
-    Refused(String),
 }
 
 impl SqsQueue {
@@ -185,26 +178,6 @@ impl SqsQueue {
                 .map(|max_receive_count| Redrive { dead_letter_arn: policy.dead_letter_target_arn, max_receive_count }),
             fifo: found.fifo_queue.unwrap_or(false),
         })
-    }
-
-    /// Sends at most ten messages in one request, of at most 1 MiB together; answers what became of each, in order.
-    /// An error leaves open whether they were sent: this call is never repeated by itself.
-    ///
-    /// # Errors
-    /// Any [`QueueError`].
-    pub async fn send(&self, bodies: &[&str]) -> Result<Vec<Sent>, QueueError> {
-        let entries = bodies.iter().zip(IDS).map(|(body, id)| wire::BodyEntry { id, message_body: body }).collect();
-        let request = wire::Batch { queue_url: self.url(), entries };
-        let operation = Operation { action: "SendMessageBatch", timeout: ANSWER, repeatable: false };
-        let answer: wire::BatchAnswer = read(operation.action, &self.call(operation, &request).await?)?;
-        let one = |id: &str| {
-            if let Some(done) = answer.successful.iter().find(|done| done.id == id) {
-                return Sent::Accepted(done.message_id.clone());
-            }
-            let refused = answer.failed.iter().find(|failed| failed.id == id);
-            Sent::Refused(refused.map_or_else(|| "not mentioned in the answer".to_owned(), |f| f.code.clone()))
-        };
-        Ok(IDS.iter().take(bodies.len()).map(|id| one(id)).collect())
     }
 
     /// Looks at up to `max` (at most ten) messages without hiding them from others. Each of them counts as received once

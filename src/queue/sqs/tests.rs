@@ -249,9 +249,18 @@ async fn sending_says_what_became_of_each() {
     let answer =
         r#"{"Successful":[{"Id":"1","MessageId":"m1"}],"Failed":[{"Id":"0","Code":"InvalidMessageContents"}]}"#;
     let (stub, queue) = with([Step::ok(answer)]).await;
-    let sent = queue.send(&["\u{1}", "{\"a\":1}"]).await.unwrap();
+    let sent = queue.send(&["\u{1}".into(), "{\"a\":1}".into()]).await.unwrap();
     assert_eq!(sent, [Sent::Refused("InvalidMessageContents".to_owned()), Sent::Accepted("m1".to_owned())]);
     assert!(stub.seen()[0].body.contains(r#"{"Id":"1","MessageBody":"{\"a\":1}"}"#), "{}", stub.seen()[0].body);
+}
+
+#[tokio::test]
+async fn a_group_goes_with_every_message() {
+    let (stub, queue) = with([done(0..1)]).await;
+    let group = Some(Group { id: "g", deduplication_id: "d" });
+    queue.send(&[Outgoing { body: "x", group }]).await.unwrap();
+    let entry = r#"{"Id":"0","MessageBody":"x","MessageGroupId":"g","MessageDeduplicationId":"d"}"#;
+    assert!(stub.seen()[0].body.contains(entry), "{}", stub.seen()[0].body);
 }
 
 #[tokio::test]

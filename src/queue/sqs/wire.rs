@@ -85,6 +85,10 @@ pub(super) struct HandleEntry<'a> {
 pub(super) struct BodyEntry<'a> {
     pub(super) id: &'static str,
     pub(super) message_body: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message_group_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message_deduplication_id: Option<&'a str>,
 }
 
 #[derive(Serialize)]
