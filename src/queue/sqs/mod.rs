@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
@@ -230,38 +230,37 @@ impl SqsQueue {
         call(&self.inner.client, operation, request).await
     }
 
-    /// One batch request for each ten receipts. A request that fails while others succeed counts as ten entries that
-    /// were not done, unless it was denied: then all would be.
+    /// One batch request for each ten receipts; answers the positions that were not done. A request that fails while
+    /// others succeed leaves its ten undone. One that is denied ends the call, for all would be; one that is throttled
+    /// is the last that is begun.
     async fn in_tens(
         &self,
         operation: Operation,
         receipts: &[Receipt],
         visibility: Option<u64>,
     ) -> Result<Vec<usize>, QueueError> {
-        let requests: Vec<_> = receipts
-            .chunks(BATCH)
-            .enumerate()
-            .map(|(index, ten)| async move { (index * BATCH, ten.len(), self.ten(operation, ten, visibility).await) })
-            .collect();
-        let mut answers = stream::iter(requests).buffer_unordered(AT_ONCE);
-        let (mut undone, mut failure, mut answered) = (Vec::new(), None, false);
-        while let Some((start, entries, answer)) = answers.next().await {
+        let (mut undone, mut failure, mut throttled) = (vec![true; receipts.len()], None, false);
+        let (mut tens, mut answers) = (receipts.chunks(BATCH).enumerate(), FuturesUnordered::new());
+        loop {
+            while answers.len() < AT_ONCE
+                && !throttled
+                && let Some((index, ten)) = tens.next()
+            {
+                answers.push(async move { (index * BATCH, ten.len(), self.ten(operation, ten, visibility).await) });
+            }
+            let Some((start, entries, answer)) = answers.next().await else { break };
             match answer {
-                Ok(answer) => {
-                    answered = true;
-                    undone.extend(answer.undone(entries).map(|position| start + position));
-                }
+                Ok(answer) => answer.done(entries).for_each(|position| undone[start + position] = false),
                 Err(denied @ QueueError::Denied { .. }) => return Err(denied),
                 Err(error) => {
-                    undone.extend(start..start + entries);
+                    throttled |= matches!(error, QueueError::Unavailable { cause: Cause::Throttled, .. });
                     failure = Some(error);
                 }
             }
         }
-        undone.sort_unstable();
         match failure {
-            Some(error) if !answered => Err(error),
-            _ => Ok(undone),
+            Some(error) if undone.iter().all(|undone| *undone) => Err(error),
+            _ => Ok((0..receipts.len()).filter(|position| undone[*position]).collect()),
         }
     }
 

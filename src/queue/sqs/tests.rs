@@ -212,6 +212,18 @@ async fn a_request_that_fails_is_ten_entries_undone() {
 }
 
 #[tokio::test]
+async fn a_service_that_asks_for_fewer_requests_gets_no_more_of_them() {
+    let throttled = || Step::error(400, "RequestThrottled", "");
+    let (stub, queue) = with([done(0..10)].into_iter().chain((0..AT_ONCE).map(|_| throttled()))).await;
+    let undone = queue.delete(&receipts(400)).await.unwrap();
+    assert_eq!((undone.len(), stub.seen().len()), (390, 1 + AT_ONCE));
+
+    let (_stub, queue) = with([throttled()]).await;
+    let error = queue.delete(&receipts(1)).await.unwrap_err();
+    assert!(matches!(error, QueueError::Unavailable { cause: Cause::Throttled, .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_queue_that_is_not_there_yet_is_waited_for() {
     let (_stub, queue) = with([Step::error(400, "QueueDoesNotExist", "no")]).await;
     let error = queue.depth().await.unwrap_err();

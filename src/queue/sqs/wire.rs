@@ -192,9 +192,9 @@ pub(super) struct Failed {
 }
 
 impl BatchAnswer {
-    /// The positions below `entries` that the answer does not call done: an entry that it does not mention may not be.
-    pub(super) fn undone(&self, entries: usize) -> impl Iterator<Item = usize> {
-        (0..entries).filter(|position| !self.successful.iter().any(|done| done.id == IDS[*position]))
+    /// The positions below `entries` that the answer calls done. An entry that it does not mention may not be.
+    pub(super) fn done(&self, entries: usize) -> impl Iterator<Item = usize> {
+        (0..entries).filter(|position| self.successful.iter().any(|done| done.id == IDS[*position]))
     }
 }
 
