@@ -191,7 +191,7 @@ impl Sender {
                         match result {
                             Sent::Accepted(_) => answer.sent += 1,
                             Sent::Refused(code) => {
-                                answer.unsent.push((*number, format!("the queue refuses it ({code})")))
+                                answer.unsent.push((*number, format!("the queue refuses it ({code})")));
                             }
                         }
                     }

@@ -191,11 +191,16 @@ fn send_one(queue: &CalledQueue<'_>, message: &Send) -> Result<Sent, Fault> {
         return Err(Fault::InvalidParameterValue { parameter: "MessageBody", reason });
     }
     let delay = seconds("DelaySeconds", message.delay_seconds, LONGEST_DELAY)?;
-    let (group, deduplication_id) = group(queue, message)?;
+    check_group(queue, message)?;
     let stored = if attributes.is_empty() { None } else { Some(Arc::from(serde_json::to_vec(attributes)?)) };
     let body: Arc<[u8]> = Arc::from(body.as_bytes());
-    let outgoing = Outgoing { body: Arc::clone(&body), attributes: stored, delay, group, deduplication_id };
-    let Accepted { key, sequence } = queue.send(outgoing);
+    let Accepted { key, sequence } = queue.send(Outgoing {
+        body: Arc::clone(&body),
+        attributes: stored,
+        delay,
+        group: message.message_group_id.as_deref().map(Into::into),
+        deduplication_id: message.message_deduplication_id.as_deref().map(Into::into),
+    });
     Ok(Sent {
         id: None,
         message_id: key.id.to_string(),
@@ -205,12 +210,12 @@ fn send_one(queue: &CalledQueue<'_>, message: &Send) -> Result<Sent, Fault> {
     })
 }
 
-/// MessageGroupId and MessageDeduplicationId, as the queue wants or forbids them.
-fn group(queue: &CalledQueue<'_>, message: &Send) -> Result<(Option<Arc<str>>, Option<Arc<str>>), Fault> {
+/// MessageGroupId and MessageDeduplicationId are what a FIFO queue wants and any other forbids.
+fn check_group(queue: &CalledQueue<'_>, message: &Send) -> Result<(), Fault> {
     let Send { message_group_id: group, message_deduplication_id: deduplication_id, .. } = message;
     if !queue.is_fifo() {
         return match (group, deduplication_id) {
-            (None, None) => Ok((None, None)),
+            (None, None) => Ok(()),
             _ => Err(Fault::UnsupportedOperation("message groups and deduplication ids are for FIFO queues".into())),
         };
     }
@@ -221,14 +226,13 @@ fn group(queue: &CalledQueue<'_>, message: &Send) -> Result<(Option<Arc<str>>, O
         return Err(Fault::InvalidParameterValue { parameter: "DelaySeconds", reason });
     }
     match deduplication_id.as_deref() {
-        Some(id) => content::check_fifo_id("MessageDeduplicationId", id)?,
-        None if queue.settings().content_based_deduplication => {}
+        Some(id) => content::check_fifo_id("MessageDeduplicationId", id),
+        None if queue.settings().content_based_deduplication => Ok(()),
         None => {
             let reason = "needed, since the queue has no ContentBasedDeduplication".into();
-            return Err(Fault::InvalidParameterValue { parameter: "MessageDeduplicationId", reason });
+            Err(Fault::InvalidParameterValue { parameter: "MessageDeduplicationId", reason })
         }
     }
-    Ok((Some(group.into()), deduplication_id.as_deref().map(Into::into)))
 }
 
 /// Answers empty when the server stops or the queue is deleted in the meantime.
