@@ -211,24 +211,24 @@ async fn a_suspect_stays_on_record_until_it_is_absolved() {
     let mut sink = ByHand::new().await;
     let (one, two) = (key(0), key(0));
     let suspects = &mut sink.worker.sink;
-    for (key, readers) in [(one, 0), (two, 0), (one, 1)] {
-        assert_eq!(suspects.suspect(key).await.unwrap(), readers);
-    }
+    assert_eq!(suspects.suspect(&[one]).await.unwrap(), []);
+    assert_eq!(suspects.suspect(&[one, two]).await.unwrap(), [(one, 1)]);
+    suspects.suspect_again(two).await.unwrap();
     // The record is there for the next process.
     suspects.reset();
-    assert_eq!(suspects.suspect(two).await.unwrap(), 1);
-    suspects.absolve(one).await.unwrap();
-    suspects.absolve(one).await.unwrap();
-    assert_eq!(suspects.suspect(one).await.unwrap(), 0);
+    assert_eq!(suspects.suspect(&[two]).await.unwrap(), [(two, 2)]);
+    suspects.absolve(&[one]).await.unwrap();
+    suspects.absolve(&[one]).await.unwrap();
+    assert_eq!(suspects.suspect(&[one]).await.unwrap(), []);
     assert_eq!(sink.scene.database.query("SELECT count(*) FROM masq.suspects").await, ["2"]);
 
     // While the table is locked it is asked for again, soon; without it somebody must look.
     let other = sink.scene.database.session().await;
     other.batch_execute("BEGIN; LOCK TABLE masq.suspects").await.unwrap();
-    let busy = sink.worker.sink.suspect(key(0)).await;
+    let busy = sink.worker.sink.suspect(&[key(0)]).await;
     assert!(matches!(busy, Err(SinkError::Busy(_))), "{busy:?}");
     other.batch_execute("DROP TABLE masq.suspects; COMMIT").await.unwrap();
-    let missing = sink.worker.sink.suspect(key(0)).await;
+    let missing = sink.worker.sink.suspect(&[key(0)]).await;
     assert!(matches!(missing, Err(SinkError::Misconfigured(_))), "{missing:?}");
 }
 
