@@ -20,6 +20,7 @@ mod tidy;
 mod cli;
 mod dead;
 mod demo;
+mod hostile;
 mod leaks;
 mod local_queue;
 mod messages;
