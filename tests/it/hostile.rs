@@ -150,7 +150,7 @@ fn what_is_dear_to_read_is_read_within_bounds() {
     let bodies: String = many.iter().map(|(body, _)| format!("{body}\n")).collect();
     fs::write(directory.path().join("messages"), bodies).unwrap();
     fs::write(directory.path().join("masq.toml"), "[queue]\nenvelope = \"auto\"\n").unwrap();
-    let limited = format!("ulimit -d {KIBIBYTES} -t {SECONDS}; exec \"$0\" preview messages --json");
+    let limited = format!("ulimit -d {KIBIBYTES} && ulimit -t {SECONDS} && exec \"$0\" preview messages --json");
     let mut command = Command::new("sh");
     command.args(["-c", &limited, env!("CARGO_BIN_EXE_masq")]).current_dir(&directory).env_clear();
     let output = command.stdin(Stdio::null()).output().unwrap();
