@@ -19,8 +19,8 @@ const MARGIN: Duration = Duration::from_secs(86_400);
 /// On a FIFO queue, moving to a dead-letter queue begins a message's life again.
 const FIFO_MOVES: u32 = 2;
 
-/// The oldest PostgreSQL with unique keys on partitioned tables, as `server_version_num` counts.
-const OLDEST_POSTGRESQL: i32 = 110_000;
+/// The oldest PostgreSQL on which all of this is tested, as `server_version_num` counts.
+const OLDEST_POSTGRESQL: i32 = 100_000;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,11 +151,10 @@ pub fn queue(config: &Config, attributes: &QueueAttributes) -> Vec<Finding> {
 pub fn durability(durability: &Durability, allow_unsafe: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     if durability.server_version_num < OLDEST_POSTGRESQL {
-        let major = durability.server_version_num / 10_000;
         findings.push(Finding::refused(
             "database",
-            format!("PostgreSQL {major} is too old: the ledger needs unique keys on a partitioned table"),
-            "use PostgreSQL 11 or newer",
+            "PostgreSQL is too old: 10 is the oldest that masq writes to",
+            "use PostgreSQL 10 or newer",
         ));
     }
     let severity = if allow_unsafe { Severity::Note } else { Severity::Refused };

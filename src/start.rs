@@ -26,7 +26,7 @@ use crate::{
     },
     sink::{
         ledger,
-        postgres::{PostgresSink, Target},
+        postgres::{PostgresSink, Retention, Target},
     },
     vault::{keyfile::KeyError, keyring::KeyRing, token::TooLong},
 };
@@ -183,13 +183,14 @@ pub async fn database(
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
-    let oldest = ledger::keep_partitions(&session, config.ledger.retention)
+    let oldest = session
+        .within(ledger::keep_partitions(&session, config.ledger.retention))
         .await
         .map_err(|error| DbError::new("making the ledger's partitions", &error))?;
     session.close().await;
     let columns = config.columns.iter().map(|column| column.name.clone()).collect();
-    let retention = config.ledger.retention;
-    let target = Target { connector, table, columns, retention, queue: queue_name.to_owned() };
+    let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
+    let target = Target { connector, table, columns, retention, dedupe_retention, queue: queue_name.to_owned() };
     Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
 }
 

@@ -107,7 +107,7 @@ impl Config {
             queue: QueueConfig::build(&layers.section("queue")),
             database: DatabaseConfig::build(&layers.section("database")),
             keys: KeysConfig { dir: layers.section("keys").text("dir").map(PathBuf::from) },
-            ledger: LedgerConfig { retention: given(duration(&layers.section("ledger"), "retention")) },
+            ledger: LedgerConfig::build(&layers.section("ledger")),
             // Checked to be an address or the word "off".
             http: HttpConfig { listen: given(layers.section("http").text("listen")).parse().ok() },
             table: TableName::build(&layers.section("table")),
@@ -237,6 +237,17 @@ pub struct KeysConfig {
 pub struct LedgerConfig {
     /// How long the key of a message is remembered. Longer than a message can live on the queue.
     pub retention: Duration,
+    /// How long an event is remembered by its producer's id.
+    pub dedupe_retention: Duration,
+}
+
+impl LedgerConfig {
+    fn build(ledger: &Values) -> Self {
+        Self {
+            retention: given(duration(ledger, "retention")),
+            dedupe_retention: given(duration(ledger, "dedupe_retention")),
+        }
+    }
 }
 
 /// `[http]`

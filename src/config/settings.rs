@@ -94,12 +94,19 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "ledger",
         about: "The record of the messages that have been loaded.",
-        settings: &[setting(
-            "retention",
-            // SQS keeps a message for 14 days at most (29 with a FIFO queue's dead-letter queue).
-            Kind::Duration(DAY, 90 * DAY),
-            "How long a message is remembered; longer than it can live on the queue.",
-        )],
+        settings: &[
+            setting(
+                "retention",
+                // SQS keeps a message for 14 days at most (29 with a FIFO queue's dead-letter queue).
+                Kind::Duration(DAY, 90 * DAY),
+                "How long a message is remembered; longer than it can live on the queue.",
+            ),
+            setting(
+                "dedupe_retention",
+                Kind::Duration(DAY, 3650 * DAY),
+                "How long an event is remembered by its producer's id, where `dedupe` is set.",
+            ),
+        ],
     },
     Section {
         name: "http",

@@ -24,6 +24,7 @@ mod hostile;
 mod leaks;
 mod local_queue;
 mod messages;
+mod model;
 mod naughty;
 mod pipeline;
 mod postgres;
