@@ -19,6 +19,7 @@ mod tidy;
 
 mod cli;
 mod dead;
+mod deliveries;
 mod demo;
 mod hostile;
 mod leaks;
