@@ -85,7 +85,11 @@ impl Decimal {
     fn new(negative: bool, digits: &str, first: i64) -> Self {
         let zeros = digits.len() - digits.trim_start_matches('0').len();
         let digits = digits[zeros..].trim_end_matches('0');
-        if digits.is_empty() { Self(false, String::new(), 0) } else { Self(negative, digits.to_owned(), first - zeros as i64) }
+        if digits.is_empty() {
+            Self(false, String::new(), 0)
+        } else {
+            Self(negative, digits.to_owned(), first - zeros as i64)
+        }
     }
 }
 

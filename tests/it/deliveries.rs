@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::{Router, extract::State, http::HeaderMap, response::IntoResponse};
+use axum::{Router, http::HeaderMap};
 use masq::{
     local::sqs::SqsServer,
     pipeline::now_ms,
@@ -41,27 +41,32 @@ impl Queue {
         let inside = Arc::new(Mutex::new(Inside { messages, deleted: Vec::new() }));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://{}/123456789012/login-queue", listener.local_addr().unwrap());
-        let router = Router::new().fallback(Self::answer).with_state(Arc::clone(&inside));
+        let shared = Arc::clone(&inside);
+        let router = Router::new().fallback(move |headers: HeaderMap, body: String| {
+            let answer = shared.lock().unwrap().answer(&headers, &body);
+            async move { answer }
+        });
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, inside }
     }
+}
 
-    async fn answer(State(inside): State<Arc<Mutex<Inside>>>, headers: HeaderMap, body: String) -> impl IntoResponse {
-        let mut inside = inside.lock().unwrap();
-        let request: Value = serde_json::from_str(&body).unwrap();
+impl Inside {
+    fn answer(&mut self, headers: &HeaderMap, body: &str) -> String {
+        let request: Value = serde_json::from_str(body).unwrap();
         let entries = request["Entries"].as_array().cloned().unwrap_or_default();
         let done: Vec<Value> = entries.iter().map(|entry| json!({"Id": entry["Id"]})).collect();
         let answer = match headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap() {
             "ReceiveMessage" => {
-                let ten = inside.messages.len().min(10);
-                json!({"Messages": inside.messages.drain(..ten).collect::<Vec<_>>()})
+                let ten = self.messages.len().min(10);
+                json!({"Messages": self.messages.drain(..ten).collect::<Vec<_>>()})
             }
             "GetQueueAttributes" => {
-                let left = inside.messages.len().to_string();
+                let left = self.messages.len().to_string();
                 json!({"Attributes": {"QueueArn": ARN, "ApproximateNumberOfMessages": left}})
             }
             "DeleteMessageBatch" => {
-                inside.deleted.extend(entries.iter().map(|entry| entry["ReceiptHandle"].as_str().unwrap().to_owned()));
+                self.deleted.extend(entries.iter().map(|entry| entry["ReceiptHandle"].as_str().unwrap().to_owned()));
                 json!({"Successful": done})
             }
             _ => json!({"Successful": done}),
