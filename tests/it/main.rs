@@ -19,11 +19,14 @@ mod tidy;
 
 mod cli;
 mod dead;
+mod deliveries;
 mod demo;
+mod hostile;
 mod leaks;
 mod local_queue;
 mod messages;
 mod model;
+mod naughty;
 mod pipeline;
 mod pooler;
 mod postgres;

@@ -175,8 +175,11 @@ pub async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> S
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
-    let output = child.wait_with_output().await.unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    // Beside each other: it may print before it has read everything.
+    let writing = async move { pipe.write_all(stdin.as_bytes()).await.unwrap() };
+    let ((), output) = tokio::join!(writing, child.wait_with_output());
+    let output = output.unwrap();
     assert!(output.status.success(), "{script} failed");
     String::from_utf8(output.stdout).unwrap()
 }

@@ -3,6 +3,8 @@
 //! It sends batches of ten, several at once, and says for every entry whether it was done. It does not wait, back off or
 //! repeat: whoever holds the queue does.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod send;
 #[cfg(test)]
 mod tests;

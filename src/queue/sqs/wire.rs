@@ -134,6 +134,7 @@ pub(super) struct ReceivedMessage {
     pub(super) body: Vec<u8>,
     #[serde(rename = "MD5OfBody")]
     pub(super) md5_of_body: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) attributes: Attributes,
     /// As it came: only one attribute of it is looked at, and no oddity in it may hide the message.
     pub(super) message_attributes: Option<Box<RawValue>>,
@@ -236,6 +237,11 @@ pub(super) struct RedrivePolicy {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct UrlAnswer {
     pub(super) queue_url: String,
+}
+
+/// Null, as some stand-ins write what they have not, is what is absent.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// A body: the string's bytes. Taken as bytes, since JSON can write lone surrogates, which no `String` can hold; they
