@@ -238,9 +238,7 @@ async fn what_is_no_longer_wanted_is_deleted() {
     let logins = [Login::new("old", event(1)), Login::new("new", event(2))];
     sink.written(&logins).await;
     let (old, new) = (key(3), key(0));
-    for key in [old, new] {
-        sink.worker.sink.suspect(key).await.unwrap();
-    }
+    sink.worker.sink.suspect(&[old, new]).await.unwrap();
     let age = format!(
         "UPDATE masq.dedupe SET seen_on = (now() AT TIME ZONE 'UTC')::date - 31 WHERE key = '{}'; \
          UPDATE masq.suspects SET since = now() - interval '20 days' WHERE message_id = '{}'",
