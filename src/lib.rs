@@ -25,5 +25,6 @@ pub mod cli;
 pub mod logging;
 pub mod metrics;
 pub mod mutant;
+pub mod replay;
 pub mod shutdown;
 pub mod start;

@@ -13,7 +13,7 @@ use crate::{
     check::{self, Finding, Severity},
     config::{ColumnType, Config},
     db::{
-        ConnectError, Connector, DbError, Session,
+        ConnectError, Connector, DbError, Session, catalog,
         examine::{self, Examined},
         migrations::{self, Migrated},
     },
@@ -106,6 +106,15 @@ impl Ready {
             })
             .collect()
     }
+
+    /// What reads and masks dead letters again, and the sink that takes them.
+    ///
+    /// # Errors
+    /// As [`Ready::workers`].
+    pub fn reader(&self, config: &Config, keys: &Arc<KeyRing>) -> Result<(Decoder, Masker, PostgresSink), StartError> {
+        let masker = Masker::new(&config.columns, &self.stored, Arc::clone(keys), keys.new_epoch(now_ms())?)?;
+        Ok((decoder(config, &self.stored), masker, PostgresSink::new(self.target(), self.oldest)))
+    }
 }
 
 fn lines(findings: &[Finding]) -> String {
@@ -173,6 +182,7 @@ pub async fn database(
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
+    migrations::note_target(&session, &table).await?;
     let oldest = ledger::keep_partitions(&session, config.ledger.retention)
         .await
         .map_err(|error| DbError::new("making the ledger's partitions", &error))?;
@@ -194,13 +204,12 @@ pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), Start
             Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
             Migrated::Nothing => {}
         }
-        let create = migrations::create_table(&config.table, &config.columns);
-        if crate::db::catalog::table(session, &config.table).await?.is_none() {
-            match session.batch_execute(&create).await {
+        if catalog::table(session, &config.table).await?.is_none() {
+            match migrations::create_target(session, &config.table, &config.columns).await {
                 Ok(()) => tracing::info!(table = config.table.name, "created the target table"),
-                // IF NOT EXISTS does not keep two at once from failing over each other's names.
-                Err(_) if crate::db::catalog::table(session, &config.table).await?.is_some() => {}
-                Err(error) => return Err(DbError::new("creating the target table", &error)),
+                // Another worker was faster.
+                Err(_) if catalog::table(session, &config.table).await?.is_some() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok::<_, DbError>(())

@@ -293,3 +293,13 @@ impl DbError {
         }
     }
 }
+
+impl From<ConnectError> for DbError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Unavailable(what) => Self::Unavailable(what),
+            ConnectError::Denied(what) => Self::Denied(what),
+            lasting => Self::Misconfigured(lasting.to_string()),
+        }
+    }
+}

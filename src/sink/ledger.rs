@@ -8,7 +8,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio_postgres::{Client, Error, types::Type};
+use tokio_postgres::{
+    Client, Error,
+    types::{ToSql, Type},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -22,12 +25,59 @@ pub const ROW: i16 = 1;
 /// The ledger's outcome of a dead letter.
 pub const DEAD: i16 = 2;
 
+/// The ledger's outcome of a dead letter that was replayed into a row.
+pub const REPLAYED: i16 = 3;
+
+/// The ledger's outcome of a dead letter that was purged.
+pub const PURGED: i16 = 5;
+
 /// Claims keys of which none is there yet; one that is aborts it with SQLSTATE 23505.
 pub const COPY: &str = "COPY masq.ledger (sent_at, message_id, outcome) FROM STDIN BINARY";
 
 const CLAIM: &str = "INSERT INTO masq.ledger (sent_at, message_id, outcome) \
      SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::int2[]) \
      ON CONFLICT DO NOTHING RETURNING sent_at, message_id";
+
+/// Keys as the parameters of a statement: two arrays, `$1::timestamptz[]` and `$2::uuid[]`.
+#[derive(Default)]
+pub struct KeyColumns {
+    sent: Vec<SystemTime>,
+    ids: Vec<Uuid>,
+}
+
+impl KeyColumns {
+    /// These keys.
+    pub fn of(keys: impl IntoIterator<Item = Key>) -> Self {
+        let (sent, ids) = keys.into_iter().map(|key| (time_of(key.sent_at), key.id)).unzip();
+        Self { sent, ids }
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The keys that a query answers: `sent_at` and `message_id` first. Without keys it is not asked.
+    pub async fn select(&self, client: &Client, sql: &str) -> Result<HashSet<Key>, Error> {
+        let rows = if self.is_empty() { Vec::new() } else { client.query_typed(sql, &self.parameters()).await? };
+        rows.iter().map(|row| Ok(Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? })).collect()
+    }
+
+    /// How many rows a statement changes. Without keys it changes none.
+    pub async fn execute(&self, client: &Client, sql: &str) -> Result<u64, Error> {
+        if self.is_empty() { Ok(0) } else { client.execute_typed(sql, &self.parameters()).await }
+    }
+
+    /// Both, for a statement with more parameters than these.
+    pub fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 2] {
+        [(&self.sent, Type::TIMESTAMPTZ_ARRAY), (&self.ids, Type::UUID_ARRAY)]
+    }
+}
 
 /// The keys as tuples of COPY BINARY.
 pub fn tuples<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<u8> {
@@ -47,7 +97,7 @@ pub async fn claim(client: &Client, entries: &[&Entry]) -> Result<HashSet<Key>, 
     let sent: Vec<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key.sent_at)).collect();
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.message.key.id).collect();
     let outcomes: Vec<i16> = entries.iter().map(|entry| outcome(entry)).collect();
-    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&sent, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY), (&outcomes, Type::INT2_ARRAY)];
     let rows = client.query_typed(CLAIM, &parameters).await?;
     rows.iter().map(|row| Ok(Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? })).collect()

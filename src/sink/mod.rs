@@ -6,8 +6,10 @@
 pub mod copy;
 pub mod dead_letters;
 pub mod ledger;
+pub mod lookup;
 pub mod memory;
 pub mod postgres;
+pub mod replay;
 mod shape;
 mod suspects;
 

@@ -51,15 +51,15 @@ pub struct Target {
 
 /// One worker's sink, with at most one session.
 pub struct PostgresSink {
-    target: Arc<Target>,
-    open: Option<Open>,
+    pub(super) target: Arc<Target>,
+    pub(super) open: Option<Open>,
     oldest: i64,
     safe_batches: u32,
 }
 
 /// A session, and what is known of the database through it.
-struct Open {
-    session: Session,
+pub(super) struct Open {
+    pub(super) session: Session,
     shape: Option<String>,
     kept_at: Instant,
     /// The epoch whose header this session has written. Not the sink's: after a failover the header may be gone.
@@ -68,7 +68,7 @@ struct Open {
 
 type Written = Result<Vec<Outcome>, WriteError>;
 
-enum WriteError {
+pub(super) enum WriteError {
     /// PostgreSQL or the driver said no.
     Database(Error),
     /// It said no to the rows, or to the COMMIT, where deferred constraints speak. Nowhere else can a row be at fault.
@@ -95,7 +95,7 @@ impl PostgresSink {
         Self { target, open: None, oldest, safe_batches: 0 }
     }
 
-    async fn open(&mut self) -> Result<&mut Open, SinkError> {
+    pub(super) async fn open(&mut self) -> Result<&mut Open, SinkError> {
         if self.open.as_ref().is_some_and(|open| open.session.is_closed()) {
             self.open = None;
         }
@@ -235,13 +235,20 @@ impl PostgresSink {
         let target = Arc::clone(&self.target);
         let open = self.open().await.map_err(WriteError::Unreachable)?;
         let written = open.transact(&target, batch, entries, way).await;
+        self.end(written).await
+    }
+
+    /// Ends a transaction that failed, and says of refused rows whether it was the table that had changed.
+    pub(super) async fn end<T>(&mut self, written: Result<T, WriteError>) -> Result<T, WriteError> {
+        let (Err(error), Some(open)) = (&written, &self.open) else { return written };
         // If even the ROLLBACK fails the session is lost, and with it the transaction.
-        if written.is_err() && open.session.batch_execute("ROLLBACK").await.is_err() {
+        if open.session.batch_execute("ROLLBACK").await.is_err() {
             self.open = None;
+            return written;
         }
         // Bytes of another type may look like a bad value, too.
-        if let (Err(WriteError::Rows(_)), Some(open)) = (&written, &self.open)
-            && shape::now(&open.session, &target).await.is_ok_and(|shape| shape != open.shape)
+        if matches!(error, WriteError::Rows(_))
+            && shape::now(&open.session, &self.target).await.is_ok_and(|shape| shape != open.shape)
         {
             return Err(WriteError::Reshaped);
         }
@@ -251,22 +258,29 @@ impl PostgresSink {
     async fn settle(&mut self, written: Written, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
         match written {
             Ok(outcomes) => Ok(outcomes),
-            Err(WriteError::NotReplicated) => {
+            Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,
+            Err(error) => Err(self.remedy(error)),
+        }
+    }
+
+    /// What the caller can do about a transaction that failed.
+    pub(super) fn remedy(&mut self, error: WriteError) -> SinkError {
+        match error {
+            WriteError::NotReplicated => {
                 self.open = None;
-                Err(SinkError::Unavailable("the commit was not confirmed by the synchronous standby".to_owned()))
+                SinkError::Unavailable("the commit was not confirmed by the synchronous standby".to_owned())
             }
-            Err(WriteError::Unreachable(error)) => Err(error),
-            Err(WriteError::Reshaped) => {
+            WriteError::Unreachable(error) => error,
+            WriteError::Reshaped => {
                 self.open = None;
-                Err(shape::changed(&self.target))
+                shape::changed(&self.target)
             }
-            Err(WriteError::RowsVanished) => Err(SinkError::Misconfigured(format!(
+            WriteError::RowsVanished => SinkError::Misconfigured(format!(
                 "a trigger or rule on {} drops rows that are written to it; masq cannot call them loaded",
                 self.target.table.name
-            ))),
-            Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,
-            Err(WriteError::Database(error)) => Err(self.explain_own(&error)),
-            Err(WriteError::Rows(error)) => Err(self.explain(&error)),
+            )),
+            WriteError::Database(error) => self.explain_own(&error),
+            WriteError::Rows(error) => self.explain(&error),
         }
     }
 
@@ -292,9 +306,7 @@ impl Open {
             Way::Safe => self.copy_new(target, batch, entries).await?,
         };
         if outcomes.contains(&Outcome::Duplicate) {
-            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
-            // earlier transaction yet.
-            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
+            self.write_wal().await?;
         }
         self.commit().await?;
         Ok(outcomes)
@@ -321,7 +333,7 @@ impl Open {
         Ok(entries.iter().map(|entry| outcome(is_new(&entry) || late.contains(&entry.message.key))).collect())
     }
 
-    async fn write_rows<'a>(
+    pub(super) async fn write_rows<'a>(
         &self,
         target: &Target,
         batch: &Batch,
@@ -359,7 +371,13 @@ impl Open {
         dead_letters::write_late(&self.session, &target.queue, batch.epoch.id, late).await
     }
 
-    async fn commit(&self) -> Result<(), WriteError> {
+    /// Without any WAL of its own a COMMIT would not wait for a synchronous standby that may not have the earlier
+    /// transaction yet, on which this one relies.
+    pub(super) async fn write_wal(&self) -> Result<(), Error> {
+        self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await
+    }
+
+    pub(super) async fn commit(&self) -> Result<(), WriteError> {
         self.session.take_warnings();
         self.session.batch_execute("COMMIT").await.map_err(WriteError::Rows)?;
         if self.session.take_warnings() == 0 { Ok(()) } else { Err(WriteError::NotReplicated) }

@@ -56,6 +56,7 @@ pub struct SqsSettings {
 #[derive(Clone)]
 pub struct SqsQueue {
     inner: Arc<Inner>,
+    redriven_from: Option<Arc<str>>,
 }
 
 struct Inner {
@@ -119,8 +120,15 @@ impl SqsQueue {
             let client = client.await.map_err(|error| refusal("connect", &error))?;
             let url = if by_url { queue } else { find(&client, &queue).await? };
             let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-            Ok(Self { inner: Arc::new(Inner { client, url, name, corrupt: AtomicU64::new(0) }) })
+            let inner = Inner { client, url, name, corrupt: AtomicU64::new(0) };
+            Ok(Self { inner: Arc::new(inner), redriven_from: None })
         }
+    }
+
+    /// The same as a dead-letter queue, whose messages are known by the ids that they had before they were moved here:
+    /// on the queue that each names as its source, or else on the queue with this name.
+    pub fn redriven_from(self, source: &str) -> Self {
+        Self { redriven_from: Some(source.into()), ..self }
     }
 
     /// The queue's URL.
@@ -287,7 +295,12 @@ impl SqsQueue {
             tracing::warn!(%message_id, "a received body does not fit its MD5 and is left out; it will come again");
             return None;
         }
-        let key = Key::new(self.name(), &message_id, attributes.sent_timestamp.unwrap_or(0));
+        let source = attributes.dead_letter_queue_source_arn.as_deref().and_then(|arn| arn.rsplit(':').next());
+        let home = match &self.redriven_from {
+            Some(named) => source.unwrap_or(named),
+            None => self.name(),
+        };
+        let key = Key::new(home, &message_id, attributes.sent_timestamp.unwrap_or(0));
         let attempt = attributes.approximate_receive_count.unwrap_or(1);
         Some(Message::new(key, attempt, body, Receipt(receipt_handle)))
     }
@@ -297,7 +310,9 @@ impl Queue for SqsQueue {
     async fn receive(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
         let wait = wait.min(LONGEST_POLL);
         let operation = poll(wait);
-        self.poll(operation, wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility)), room).await
+        let request = wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility));
+        let request = if self.redriven_from.is_some() { request.redriven() } else { request };
+        self.poll(operation, request, room).await
     }
 
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {

@@ -17,6 +17,9 @@ pub(super) const IDS: [&str; BATCH] = ["0", "1", "2", "3", "4", "5", "6", "7", "
 /// The system attributes that a message needs to be known by.
 const MESSAGE_ATTRIBUTES: &[&str] = &["SentTimestamp", "ApproximateReceiveCount"];
 
+/// Those of a message on a dead-letter queue. Asked for there only: a stand-in may not know the last one.
+const REDRIVEN_ATTRIBUTES: &[&str] = &["SentTimestamp", "ApproximateReceiveCount", "DeadLetterQueueSourceArn"];
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Receive<'a> {
@@ -40,6 +43,12 @@ impl<'a> Receive<'a> {
             message_system_attribute_names: names,
             attribute_names: names,
         }
+    }
+
+    /// The same from a dead-letter queue.
+    pub(super) fn redriven(self) -> Self {
+        let names = REDRIVEN_ATTRIBUTES;
+        Self { message_system_attribute_names: names, attribute_names: names, ..self }
     }
 
     /// The same for fewer messages than the most that SQS gives at a time.
@@ -125,6 +134,7 @@ pub(super) struct Attributes {
     pub(super) sent_timestamp: Option<i64>,
     #[serde(deserialize_with = "number")]
     pub(super) approximate_receive_count: Option<u32>,
+    pub(super) dead_letter_queue_source_arn: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
