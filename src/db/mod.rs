@@ -7,6 +7,7 @@
 pub mod account;
 pub mod catalog;
 pub mod conninfo;
+pub mod counts;
 pub mod examine;
 mod explain;
 pub mod migrations;
