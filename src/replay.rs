@@ -21,7 +21,7 @@ use crate::{
     shutdown::Shutdown,
     sink::{Batch, Entry, SinkError, Verdict, postgres::PostgresSink, replay::Replayed},
     vault::{
-        dead::{self, Letter, Opening, Unresolved, Which},
+        dead::{self, Letter, Opener, Opening, Taken, Unresolved, Which},
         recovery::RecoveryKey,
         seal::OpenError,
     },
@@ -108,6 +108,7 @@ pub enum ReplayError {
 /// Letters on their way to becoming rows.
 pub struct Replay<'a> {
     order: Order<'a>,
+    opener: Opener<'a>,
     decoder: Decoder,
     masker: Masker,
     sink: PostgresSink,
@@ -137,8 +138,11 @@ impl<'a> Replay<'a> {
     ) -> Result<(Self, u64), DbError> {
         let letters = Unresolved::now(&session, order.which).await?;
         let count = letters.count(&session).await?;
-        let session = Some(session);
-        Ok((Self { order, decoder, masker, sink, shutdown, session, letters, after: None, outage: None }, count))
+        let (opener, session) = (Opener::new(order.key), Some(session));
+        Ok((
+            Self { order, opener, decoder, masker, sink, shutdown, session, letters, after: None, outage: None },
+            count,
+        ))
     }
 
     /// Replays the next letters, `limit` at most. `None`: there are no more.
@@ -190,14 +194,14 @@ impl<'a> Replay<'a> {
 
     /// The messages of these letters, or why one stays shut.
     async fn open(&mut self, letters: &[&Letter]) -> Result<Vec<Result<Message, (Key, OpenError)>>, DbError> {
-        let Order { opening, key, .. } = self.order;
+        let opening = self.order.opening;
         let keys: Vec<Key> = letters.iter().map(|letter| letter.key).collect();
         let taken =
             if keys.is_empty() { Vec::new() } else { dead::take(self.session().await?, &keys, opening).await? };
         let attempts: HashMap<Key, u32> =
             letters.iter().map(|letter| (letter.key, letter.receive_count.unsigned_abs())).collect();
-        let message = |taken: &dead::Taken| {
-            let mut body = taken.open(key).map_err(|error| (taken.key(), error))?;
+        let message = |taken: &Taken| {
+            let mut body = self.opener.open(taken).map_err(|error| (taken.key(), error))?;
             let attempt = attempts.get(&taken.key()).copied().unwrap_or(1);
             Ok(Message::new(taken.key(), attempt, std::mem::take(&mut *body), Receipt(String::new())))
         };

@@ -3,7 +3,7 @@
 //! [`take`] writes down who opens letters and why before it reads what is sealed; [`Taken::open`] needs the recovery key
 //! and no database. How letters get there, and out of there as rows, is the business of [`crate::sink`].
 
-use std::time::SystemTime;
+use std::{collections::HashMap, time::SystemTime};
 
 use tokio_postgres::{
     Row,
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     recovery::RecoveryKey,
-    seal::{self, EpochHeader, OpenError, SealedBody},
+    seal::{self, EpochHeader, OpenEpoch, OpenError, SealedBody},
 };
 use crate::{
     db::{DbError, Session},
@@ -296,5 +296,36 @@ impl Taken {
     /// The key is not the one it is sealed to, or the sealed bytes were changed.
     pub fn open(&self, key: &RecoveryKey) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         seal::open(key, &self.header, self.key, &self.sealed)
+    }
+}
+
+/// Epochs whose keys are kept open. More would open fewer of them twice, of letters that lie far apart.
+const EPOCHS: usize = 1_000;
+
+/// Opens many letters, the key of each epoch once.
+pub struct Opener<'a> {
+    key: &'a RecoveryKey,
+    epochs: HashMap<Uuid, OpenEpoch>,
+}
+
+impl<'a> Opener<'a> {
+    /// With this key.
+    pub fn new(key: &'a RecoveryKey) -> Self {
+        Self { key, epochs: HashMap::new() }
+    }
+
+    /// The body, byte for byte.
+    ///
+    /// # Errors
+    /// As [`Taken::open`].
+    pub fn open(&mut self, taken: &Taken) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        if let Some(epoch) = self.epochs.get(&taken.header.id) {
+            return epoch.open(taken.key, &taken.sealed);
+        }
+        if self.epochs.len() >= EPOCHS {
+            self.epochs.clear();
+        }
+        let epoch = OpenEpoch::new(self.key, &taken.header)?;
+        self.epochs.entry(taken.header.id).or_insert(epoch).open(taken.key, &taken.sealed)
     }
 }
