@@ -54,3 +54,14 @@ BEGIN
   END IF;
 END
 $$;
+
+-- It runs with the rights of the ledger's owner, whoever it is that migrates.
+DO $$
+DECLARE
+  owner text := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'masq.ledger'::regclass);
+BEGIN
+  EXECUTE format('ALTER TABLE masq.targets OWNER TO %I', owner);
+  EXECUTE format('ALTER TABLE masq.baselines OWNER TO %I', owner);
+  EXECUTE format('ALTER FUNCTION masq.note_target(text, text, boolean) OWNER TO %I', owner);
+END
+$$;

@@ -53,6 +53,8 @@ pub struct Metrics {
     dead: IntCounterVec,
     /// Deliveries that changed nothing because the message had its outcome already.
     pub duplicates: IntCounter,
+    /// How many of them were an event that another message had brought already.
+    pub repeated: IntCounter,
     /// Messages given back to the queue.
     pub returned: IntCounter,
     /// Messages deleted from the queue.
@@ -123,6 +125,7 @@ impl Metrics {
             rows: counter("messages_loaded_total", "Messages that became a row.")?,
             dead,
             duplicates: counter("messages_duplicate_total", "Deliveries of messages that had their outcome already.")?,
+            repeated: counter("messages_repeated_total", "Duplicates that were an event of another message.")?,
             returned: counter("messages_returned_total", "Messages given back to the queue.")?,
             deleted: counter("messages_deleted_total", "Messages deleted from the queue.")?,
             delete_failures: counter("delete_failures_total", "Settled messages that could not be deleted.")?,
@@ -140,6 +143,7 @@ impl Metrics {
     pub fn count(&self, tally: &Tally, now: i64) {
         self.rows.inc_by(tally.rows);
         self.duplicates.inc_by(tally.duplicates);
+        self.repeated.inc_by(tally.repeated);
         self.returned.inc_by(tally.returned);
         for reason in &tally.dead {
             self.dead.with_label_values(&[reason.kind()]).inc();

@@ -79,6 +79,8 @@ pub enum Why {
     Late,
     /// The ledger says something else of its message.
     Contradicted,
+    /// Another message that brought its event is a row.
+    Repeated,
     /// It cannot be opened.
     Shut(OpenError),
 }
@@ -89,6 +91,7 @@ impl fmt::Display for Why {
             Self::Refused(reason) => reason.fmt(f),
             Self::Late => f.write_str("it is older than the ledger and may be a row already; --force replays it"),
             Self::Contradicted => f.write_str("the ledger says that it is no dead letter: see `masq reconcile`"),
+            Self::Repeated => f.write_str("another message brought the same event, and is a row"),
             Self::Shut(error) => error.fmt(f),
         }
     }
@@ -210,34 +213,35 @@ impl<'a> Replay<'a> {
 
     /// Writes the rows of a batch, halving what the table refuses. What is refused alone stays a dead letter.
     async fn write(&mut self, batch: &Batch, became: &mut HashMap<Key, Became>) -> Result<(), ReplayError> {
-        let (rows, dead): (Vec<&Entry>, Vec<&Entry>) =
-            batch.entries.iter().partition(|entry| matches!(entry.verdict, Verdict::Row(_)));
-        for entry in dead {
-            if let Verdict::Dead(dead) = &entry.verdict {
-                became.insert(entry.message.key, Became::Stays(Why::Refused(dead.reason.clone())));
+        for Entry { message, verdict } in &batch.entries {
+            match verdict {
+                Verdict::Dead(dead) => {
+                    became.insert(message.key, Became::Stays(Why::Refused(dead.reason.clone())));
+                }
+                Verdict::Row(_) if self.order.dry_run => {
+                    became.insert(message.key, Became::Row);
+                }
+                Verdict::Row(_) => {}
             }
         }
-        if self.order.dry_run {
-            became.extend(rows.iter().map(|entry| (entry.message.key, Became::Row)));
-            return Ok(());
+        let mut parts = Vec::new();
+        if !self.order.dry_run {
+            parts.push(0..batch.len());
         }
-        let mut parts = Vec::from([rows.as_slice()]);
         while let Some(part) = parts.pop() {
-            let Some(first) = part.first() else { continue };
-            match self.sink.replay(batch, part, self.order.opening).await {
+            match self.sink.replay(batch, part.clone(), self.order.opening).await {
                 Ok(replayed) => {
                     self.outage = None;
-                    became
-                        .extend(part.iter().zip(replayed).map(|(entry, replayed)| (entry.message.key, now(replayed))));
+                    became.extend(replayed.into_iter().map(|(key, replayed)| (key, now(replayed))));
                 }
                 Err(SinkError::Refused { .. } | SinkError::TooSlow(_)) if part.len() > 1 => {
-                    let (one, other) = part.split_at(part.len() / 2);
-                    parts.extend([other, one]);
+                    let middle = part.start + part.len() / 2;
+                    parts.extend([middle..part.end, part.start..middle]);
                 }
                 Err(SinkError::Refused { sqlstate, place }) => {
                     tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; its message stays a dead letter");
                     let why = Why::Refused(Reason::DbRejected(sqlstate));
-                    became.insert(first.message.key, Became::Stays(why));
+                    became.insert(batch.entries[part.start].message.key, Became::Stays(why));
                 }
                 Err(SinkError::Unavailable(what) | SinkError::Busy(what) | SinkError::TooSlow(what)) => {
                     self.wait_out(DbError::Unavailable(what)).await?;
@@ -279,6 +283,7 @@ fn now(replayed: Replayed) -> Became {
         Replayed::Written => Became::Row,
         Replayed::Settled => Became::Settled,
         Replayed::Contradicted => Became::Stays(Why::Contradicted),
+        Replayed::Repeated => Became::Stays(Why::Repeated),
     }
 }
 

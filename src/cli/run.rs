@@ -18,8 +18,8 @@ use crate::{
     db::{Connector, Session},
     http::HttpServer,
     metrics::Metrics,
-    pipeline::{self, Status, Trouble},
-    queue::{Queue, sqs::SqsQueue},
+    pipeline::{self, Status, Trouble, receive::alone_from},
+    queue::{Depth, Queue, sqs::SqsQueue},
     sink::postgres::Target,
     start::{self, Options, Shared},
 };
@@ -30,6 +30,10 @@ const REPORT: Duration = Duration::from_secs(5);
 
 /// Of so many reports one asks the queue how much it holds, which is a request of SQS's.
 const ASK_QUEUE: u32 = 6;
+
+/// From so many messages in flight on nothing may come any more: SQS allows about 120,000 (AWS, "Amazon SQS message
+/// quotas"). Fewer would cry wolf; its figures lag by some thousands.
+const CROWD: u64 = 115_000;
 
 /// Load messages from the queue into the table, each exactly once, until SIGTERM or Ctrl-C
 ///
@@ -143,7 +147,9 @@ impl Service {
         let attributes = start::attributes(queue, self.options.deadline).await?;
         start::refuse_problems(&mut check::configuration(config))?;
         start::refuse_problems(&mut check::queue(config, &attributes))?;
-        let intake = start::intake(config, attributes.visibility, self.drain);
+        let ready = ready.of_queue(&attributes);
+        let mut intake = start::intake(config, attributes.visibility, self.drain);
+        intake.alone_from = alone_from(attributes.redrive.map(|redrive| redrive.max_receive_count));
         let workers = ready.workers(queue, config, shared, &intake)?;
         shared.status.clear(Trouble::Starting);
         tracing::info!("ready");
@@ -188,8 +194,24 @@ async fn report(queue: SqsQueue, target: Arc<Target>, shared: Shared) {
             && let Ok(depth) = queue.depth().await
         {
             shared.metrics.depth(depth);
+            look_for_crowd(depth, &shared.status);
         }
         session = is_there(&target.connector, session, &shared.status).await;
+    }
+}
+
+/// Where SQS has as many messages in flight as it allows, long polls come back empty and nobody is told why. Its figures
+/// are approximate.
+fn look_for_crowd(depth: Depth, status: &Status) {
+    let Depth { visible, in_flight, .. } = depth;
+    if visible > 0 && in_flight >= CROWD {
+        let what = format!(
+            "{in_flight} messages are in flight, about as many as SQS allows, so it hands out none of the {visible} that \
+             wait: find out which consumer receives messages and does not delete them, or wait for their visibility to end"
+        );
+        status.set(Trouble::Crowd, &what);
+    } else {
+        status.clear(Trouble::Crowd);
     }
 }
 
@@ -224,4 +246,20 @@ fn log_totals(metrics: &Metrics, what: &str) {
         returned = metrics.returned.get(),
         "{what}"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_hands_out_nothing_for_a_crowd_is_recognised() {
+        for (visible, in_flight, crowded) in [(1, 120_000, true), (0, 120_000, false), (1_000_000, 5_000, false)] {
+            let status = Status::default();
+            look_for_crowd(Depth { visible, in_flight, delayed: 0 }, &status);
+            assert_eq!(status.is_in(Trouble::Crowd), crowded, "{visible} visible, {in_flight} in flight");
+            look_for_crowd(Depth::default(), &status);
+            assert!(status.troubles().is_empty());
+        }
+    }
 }

@@ -140,13 +140,14 @@ async fn all(session: &Session, seen: &AtomicU64) -> Result<Counts, Error> {
         ..Counts::default()
     };
     let mut keys = 0;
-    let mut next = first_after(session, 0, counts.oldest).await?;
+    // A plain ledger may still hold keys that it has forgotten.
+    let mut next = first_after(session, counts.oldest).await?;
     while let Some(day) = next {
         keys += counts.add_day(session, day).await?;
         seen.store(keys, Ordering::Relaxed);
-        next = first_after(session, day + DAY, counts.oldest).await?;
+        next = first_after(session, day + DAY).await?;
     }
-    counts.twice = twice(session, keys).await?;
+    counts.twice = twice(session, counts.oldest, keys).await?;
     let old = session.query_typed_one(OLD_LETTERS, &[(&time_of(counts.oldest), Type::TIMESTAMPTZ)]).await?;
     counts.late = old.try_get::<_, i64>(0)?.unsigned_abs();
     counts.forgotten = old.try_get::<_, i64>(1)?.unsigned_abs();
@@ -161,13 +162,11 @@ const OLD_LETTERS: &str = "SELECT count(*) FILTER (WHERE reason = 'older_than_le
 const SUSPECTS: &str =
     "SELECT count(*), min(message_id::text) FROM masq.suspects WHERE since < now() - interval '1 hour'";
 
-/// The day, by its first moment, of the first key or letter from this moment on. Letters from before the ledger's memory
-/// have nothing to be compared with.
-async fn first_after(session: &Session, from: i64, oldest: i64) -> Result<Option<i64>, Error> {
+/// The day, by its first moment, of the first key or letter from this moment on.
+async fn first_after(session: &Session, from: i64) -> Result<Option<i64>, Error> {
     const FIRST: &str = "SELECT least((SELECT min(sent_at) FROM masq.ledger WHERE sent_at >= $1), \
-         (SELECT min(sent_at) FROM masq.dead_letters WHERE sent_at >= $2 AND reason <> 'older_than_ledger'))";
-    let (from, letters) = (time_of(from), time_of(from.max(oldest)));
-    let row = session.query_typed_one(FIRST, &[(&from, Type::TIMESTAMPTZ), (&letters, Type::TIMESTAMPTZ)]).await?;
+         (SELECT min(sent_at) FROM masq.dead_letters WHERE sent_at >= $1 AND reason <> 'older_than_ledger'))";
+    let row = session.query_typed_one(FIRST, &[(&time_of(from), Type::TIMESTAMPTZ)]).await?;
     let first: Option<SystemTime> = row.try_get(0)?;
     Ok(first.map(|first| millis(first) / DAY * DAY))
 }
@@ -206,14 +205,16 @@ pub fn name(day: i64) -> String {
 }
 
 /// Message ids with several keys. Ids are spread evenly by their last byte, and so are compared in portions.
-async fn twice(session: &Session, keys: u64) -> Result<Found, Error> {
+async fn twice(session: &Session, oldest: i64, keys: u64) -> Result<Found, Error> {
     const TWICE: &str = "SELECT count(*), min(message_id::text) FROM (SELECT message_id FROM masq.ledger \
-         WHERE $1 = 1 OR get_byte(uuid_send(message_id), 15) % $1 = $2 \
+         WHERE sent_at >= $3 AND ($1 = 1 OR get_byte(uuid_send(message_id), 15) % $1 = $2) \
          GROUP BY message_id HAVING count(*) > 1) AS twice";
     let portions = i32::try_from(keys / COMPARED).unwrap_or(i32::MAX).clamp(0, 255) + 1;
     let mut found = Found::default();
     for portion in 0..portions {
-        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&portions, Type::INT4), (&portion, Type::INT4)];
+        let oldest = time_of(oldest);
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&portions, Type::INT4), (&portion, Type::INT4), (&oldest, Type::TIMESTAMPTZ)];
         found.add(Found::read(&session.query_typed_one(TWICE, &parameters).await?, 0)?);
     }
     Ok(found)

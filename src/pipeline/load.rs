@@ -5,21 +5,23 @@
 //! the system (a missing column, a lost permission) stops the line and never makes a dead letter.
 //! This is the only place that can say that a message is settled.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::HashSet, ops::Range, time::Duration};
 
 use crate::{
-    backoff::Backoff,
     event::Reason,
-    pipeline::{Status, Trouble, decode::Decoder, mask::Masker},
-    queue::Receipt,
+    pipeline::{Status, Trouble, circuit::Patience, decode::Decoder, mask::Masker},
+    queue::{Message, Receipt},
     shutdown::Shutdown,
     sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict},
 };
 
-/// A batch whose outcomes are durable, except for what a shutdown left undone. Only this file can make one.
+/// A batch whose outcomes are durable, except for what a shutdown left undone and what the next batch is to settle.
+/// Only this file can make one.
+#[derive(Default)]
 pub struct Loaded {
     settled: Vec<Receipt>,
     unsettled: Vec<Unsettled>,
+    carried: Vec<Message>,
     tally: Tally,
 }
 
@@ -31,25 +33,50 @@ pub struct Unsettled {
     pub attempt: u32,
 }
 
-/// What became of the messages of a batch. The first four add up to what was received, doubles included.
+/// What became of the messages of a batch. The first four add up to all of them, doubles included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Rows written now.
     pub rows: u64,
     /// Dead letters written now, by reason.
     pub dead: Vec<Reason>,
-    /// Deliveries of messages whose outcome was there already, and older deliveries within the batch.
+    /// Deliveries of messages whose outcome was there already, older deliveries within the batch, and repeated events.
     pub duplicates: u64,
+    /// How many of the duplicates are events that another message had brought already.
+    pub repeated: u64,
     /// Messages given back to the queue.
     pub returned: u64,
     /// SentTimestamps of the rows written now, in milliseconds since 1970-01-01 UTC: oldest and newest.
     pub sent: Option<(i64, i64)>,
 }
 
+impl From<Message> for Unsettled {
+    fn from(message: Message) -> Self {
+        Self { receipt: message.receipt, attempt: message.attempt }
+    }
+}
+
+impl Tally {
+    /// How many messages it counts.
+    pub fn messages(&self) -> u64 {
+        self.rows + self.dead.len() as u64 + self.duplicates + self.returned
+    }
+}
+
 impl Loaded {
-    /// Receipts to delete, messages to give back, and the count of all.
-    pub fn into_parts(self) -> (Vec<Receipt>, Vec<Unsettled>, Tally) {
-        (self.settled, self.unsettled, self.tally)
+    /// What became of its messages, but for those that are carried.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Takes out what the next batch is to settle.
+    pub fn take_carried(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.carried)
+    }
+
+    /// Receipts to delete, and messages to give back.
+    pub fn into_parts(self) -> (Vec<Receipt>, Vec<Unsettled>) {
+        (self.settled, self.unsettled)
     }
 }
 
@@ -61,29 +88,43 @@ pub struct Judge<'a> {
     pub masker: &'a mut Masker,
     /// Where troubles are shown.
     pub status: &'a Status,
+    /// Whether refused messages may wait for the next batch to tell whose fault it is.
+    pub may_carry: bool,
 }
+
+/// A try follows the one before within a second: a database that is back should be noticed at once, and one small
+/// transaction a second a process is no burden for one that is coming up.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How often others may be in the way of a batch before somebody should know. Once happens, as in a deadlock.
+const BUSY: u32 = 2;
+
+/// So many messages that the table refuses, and none that it takes, stop the line.
+const DOUBT: usize = 100;
 
 /// Writes a batch, however long that takes; gives up only when told to stop.
 pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdown: &Shutdown) -> Loaded {
-    let outcomes = vec![None; batch.len()];
-    let mut load = Load { sink, batch, outcomes, judge, shutdown, backoff: new_backoff(), sound: false };
+    let mut load = Load::new(sink, batch, judge, shutdown);
     load.set_late_aside();
     let whole = 0..load.batch.len();
-    let mut refused = load.write(Vec::from([whole])).await;
-    while !refused.is_empty() {
-        refused = if load.is_table_sound(&refused) {
-            load.condemn(refused).await
+    let mut parts = Vec::from([whole]);
+    while !parts.is_empty() {
+        let refused = load.write(parts).await;
+        if refused.is_empty() {
+            break;
+        }
+        parts = if load.is_table_sound(&refused) {
+            load.condemn(refused)
+        } else if load.judge.may_carry && refused.len() < DOUBT {
+            load.carry(refused);
+            break;
         } else {
             load.wait_for_sound_table(refused).await
         };
+        // What is last is written first.
+        parts.splice(0..0, load.waiting.drain(..).rev());
     }
     load.finish()
-}
-
-/// Retried every second at most: a database that is back should be noticed at once, and one small transaction a second
-/// a worker is no burden for one that is coming up.
-fn new_backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(50), Duration::from_secs(1))
 }
 
 /// A batch on its way into the sink.
@@ -94,9 +135,15 @@ struct Load<'a, S> {
     outcomes: Vec<Option<Outcome>>,
     judge: Judge<'a>,
     shutdown: &'a Shutdown,
-    backoff: Backoff,
+    patience: Patience<'a>,
+    /// Tries in vain since something worked.
+    tries: u32,
     /// Whether the table is known to take rows while this batch is written: only then is a refused row itself at fault.
     sound: bool,
+    /// What comes after a refused message in its group, in order.
+    waiting: Vec<Range<usize>>,
+    /// What is left to the next batch.
+    carried: HashSet<usize>,
 }
 
 /// An entry whose row the table refuses, with which SQLSTATE, and because of which constraint or column.
@@ -112,17 +159,37 @@ impl Refused {
     }
 }
 
-impl<S: Sink> Load<'_, S> {
-    /// Writes these parts of the batch, halving what is refused. Answers the entries that are refused alone.
+impl<'a, S: Sink> Load<'a, S> {
+    fn new(sink: &'a mut S, batch: Batch, judge: Judge<'a>, shutdown: &'a Shutdown) -> Self {
+        Self {
+            sink,
+            outcomes: vec![None; batch.len()],
+            batch,
+            patience: Patience::new(&judge.status.database, shutdown, RETRY.0, RETRY.1),
+            judge,
+            shutdown,
+            tries: 0,
+            sound: false,
+            waiting: Vec::new(),
+            carried: HashSet::new(),
+        }
+    }
+
+    /// Writes these parts of the batch, the last one first, halving what is refused. Answers the entries that are
+    /// refused alone.
     async fn write(&mut self, mut parts: Vec<Range<usize>>) -> Vec<Refused> {
         let mut refused = Vec::new();
+        let mut failed_groups = HashSet::new();
         while let Some(part) = parts.pop() {
+            let part = self.before_failed(part, &failed_groups, &mut parts);
             if part.is_empty() {
                 continue;
             }
             match self.sink.write(&self.batch, part.clone()).await {
                 Ok(outcomes) => self.record(part, outcomes),
                 Err(SinkError::Refused { sqlstate, place }) if part.len() == 1 => {
+                    self.patience.works();
+                    failed_groups.extend(self.group(part.start));
                     refused.push(Refused { at: part.start, sqlstate, place });
                 }
                 Err(SinkError::Refused { .. } | SinkError::TooSlow(_)) if part.len() > 1 => parts.extend(halves(part)),
@@ -138,6 +205,26 @@ impl<S: Sink> Load<'_, S> {
         refused
     }
 
+    /// The group of an entry, on a FIFO queue.
+    fn group(&self, at: usize) -> Option<u128> {
+        self.batch.entries[at].message.place.map(|place| place.group)
+    }
+
+    /// The beginning of a part, up to the first entry whose group waits for a refused message before it. That entry is
+    /// put aside; what comes after it goes back to the parts.
+    fn before_failed(
+        &mut self,
+        part: Range<usize>,
+        failed: &HashSet<u128>,
+        parts: &mut Vec<Range<usize>>,
+    ) -> Range<usize> {
+        let waits = |at: &usize| self.group(*at).is_some_and(|group| failed.contains(&group));
+        let Some(at) = part.clone().find(waits).filter(|_| !failed.is_empty()) else { return part };
+        self.waiting.push(at..at + 1);
+        parts.push(at + 1..part.end);
+        part.start..at
+    }
+
     fn record(&mut self, part: Range<usize>, outcomes: Vec<Outcome>) {
         let written = part.clone().zip(&outcomes).any(|(at, &outcome)| {
             outcome == Outcome::Written && matches!(self.batch.entries[at].verdict, Verdict::Row(_))
@@ -145,9 +232,11 @@ impl<S: Sink> Load<'_, S> {
         if written {
             self.sound = true;
             self.judge.status.rows_flow(true);
+            self.judge.status.clear(Trouble::Table);
         }
         self.judge.status.clear(Trouble::Database);
-        self.backoff = new_backoff();
+        self.patience.done();
+        self.tries = 0;
         for (at, outcome) in part.zip(outcomes) {
             self.outcomes[at] = Some(outcome);
         }
@@ -155,8 +244,25 @@ impl<S: Sink> Load<'_, S> {
 
     /// Waits before the same is tried again. `false`: it is time to stop instead.
     async fn wait_out(&mut self, error: &SinkError) -> bool {
-        self.judge.status.set(Trouble::Database, error);
-        self.shutdown.sleep(self.backoff.next(fastrand::f64())).await
+        self.tries += 1;
+        let tries = self.tries;
+        match error {
+            SinkError::Busy(_) | SinkError::TooSlow(_) => {
+                if tries >= BUSY {
+                    self.judge.status.set(Trouble::Database, error);
+                }
+                self.patience.busy().await
+            }
+            // Whether a COMMIT whose answer was lost came through is known by asking again, at once.
+            SinkError::Unavailable(_) if tries == 1 => {
+                self.judge.status.set(Trouble::Database, error);
+                true
+            }
+            _ => {
+                self.judge.status.set(Trouble::Database, error);
+                self.patience.outage().await
+            }
+        }
     }
 
     /// Whether refused rows may become dead letters: only if the table takes others, for a table that takes nothing is
@@ -166,18 +272,32 @@ impl<S: Sink> Load<'_, S> {
         self.sound || (refused.len() == 1 && self.judge.status.do_rows_flow())
     }
 
-    /// Stops the line until the table takes a row again, one of these or another worker's; then tries all of these
-    /// again, since they may have been refused for the table's fault. One is tried at a time: a table that takes
-    /// nothing should not have to refuse thousands a second.
-    async fn wait_for_sound_table(&mut self, mut refused: Vec<Refused>) -> Vec<Refused> {
+    /// Leaves refused messages to the next batch: what comes with them may show that the table takes rows.
+    fn carry(&mut self, refused: Vec<Refused>) {
+        self.doubt(&refused);
+        self.carried.extend(refused.iter().map(|refused| refused.at));
+        self.carried.extend(self.waiting.drain(..).flatten());
+    }
+
+    fn doubt(&self, refused: &[Refused]) {
         self.judge.status.rows_flow(false);
         let Refused { sqlstate, place, .. } = &refused[0];
-        let error = SinkError::Misconfigured(format!(
+        let what = format!(
             "the table refuses every row (SQLSTATE {sqlstate}{place}); nothing becomes a dead letter until it takes one: \
              look at its constraints and triggers"
-        ));
-        while !self.sound {
-            if !self.wait_out(&error).await {
+        );
+        self.judge.status.set(Trouble::Table, &what);
+    }
+
+    /// Stops the line until the table takes a row again, one of these or another worker's. Answers what is to be tried
+    /// again then, since it may have been refused for the table's fault; nothing if it is time to stop. One is tried
+    /// at a time: a table that takes nothing should not have to refuse thousands a second.
+    async fn wait_for_sound_table(&mut self, mut refused: Vec<Refused>) -> Vec<Range<usize>> {
+        self.doubt(&refused);
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut patience = Patience::new(&self.judge.status.table, self.shutdown, RETRY.0, RETRY.1);
+        while !self.sound && !refused.is_empty() {
+            if !patience.outage().await {
                 return Vec::new();
             }
             self.sound = self.judge.status.do_rows_flow();
@@ -186,15 +306,13 @@ impl<S: Sink> Load<'_, S> {
                 self.write(Vec::from([refused[0].part()])).await;
                 refused.retain(|refused| self.outcomes[refused.at].is_none());
             }
-            if refused.is_empty() {
-                return refused;
-            }
         }
-        self.write(refused.iter().map(Refused::part).collect()).await
+        self.waiting = waiting;
+        refused.iter().map(Refused::part).collect()
     }
 
-    /// Makes dead letters of refused rows.
-    async fn condemn(&mut self, refused: Vec<Refused>) -> Vec<Refused> {
+    /// Makes dead letters of refused rows, and answers where they are.
+    fn condemn(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
         if !self.sound {
             self.judge.status.rows_flow(false);
         }
@@ -203,7 +321,7 @@ impl<S: Sink> Load<'_, S> {
             tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; it becomes a dead letter");
             self.make_dead(at, Reason::DbRejected(sqlstate));
         }
-        self.write(parts).await
+        parts
     }
 
     /// Messages sent before the ledger's memory begins cannot be known not to be rows already.
@@ -227,14 +345,17 @@ impl<S: Sink> Load<'_, S> {
     }
 
     fn finish(self) -> Loaded {
-        let mut loaded = Loaded { settled: Vec::new(), unsettled: Vec::new(), tally: Tally::default() };
+        let mut loaded = Loaded::default();
         loaded.tally.duplicates = self.batch.doubles as u64;
-        for (entry, outcome) in self.batch.entries.into_iter().zip(self.outcomes) {
+        for (at, (entry, outcome)) in self.batch.entries.into_iter().zip(self.outcomes).enumerate() {
+            if self.carried.contains(&at) {
+                loaded.carried.push(entry.message);
+                continue;
+            }
             loaded.count(&entry, outcome);
-            let Entry { message, .. } = entry;
             match outcome {
-                Some(_) => loaded.settled.push(message.receipt),
-                None => loaded.unsettled.push(Unsettled { receipt: message.receipt, attempt: message.attempt }),
+                Some(_) => loaded.settled.push(entry.message.receipt),
+                None => loaded.unsettled.push(entry.message.into()),
             }
         }
         loaded
@@ -246,7 +367,11 @@ impl Loaded {
         let tally = &mut self.tally;
         match (outcome, &entry.verdict) {
             (None, _) => tally.returned += 1,
-            (Some(Outcome::Duplicate | Outcome::Repeated), _) => tally.duplicates += 1,
+            (Some(Outcome::Duplicate), _) => tally.duplicates += 1,
+            (Some(Outcome::Repeated), _) => {
+                tally.duplicates += 1;
+                tally.repeated += 1;
+            }
             (Some(Outcome::Written), Verdict::Dead(dead)) => tally.dead.push(dead.reason.clone()),
             (Some(Outcome::Written), Verdict::Row(_)) => {
                 tally.rows += 1;

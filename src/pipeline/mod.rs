@@ -14,30 +14,35 @@ pub mod load;
 
 pub mod acknowledge;
 
+mod alone;
+mod circuit;
+mod envelope;
 mod status;
 pub mod value;
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::FutureExt;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
 pub use status::{Status, Trouble};
 
 use self::{
-    acknowledge::acknowledge,
+    acknowledge::{acknowledge, give_back},
     decode::{Decoder, decode},
-    load::{Judge, load},
+    load::{Judge, Loaded, Unsettled, load},
     mask::{Masker, mask},
     receive::{Intake, Taken, receive},
 };
 use crate::{
     backoff::Backoff,
     metrics::{Metrics, Step},
-    queue::Queue,
+    queue::{Message, Queue},
     shutdown::Shutdown,
     sink::Sink,
 };
@@ -46,12 +51,25 @@ use crate::{
 /// an encapsulation (about 0.15 ms) and a row more often, longer would show more to a thief.
 const EPOCH: Duration = Duration::from_secs(60);
 
-/// Why a pipeline ended other than by the signal to stop.
+/// How long a worker rests after a panic: at first, and at most. What makes it panic is likely to come again.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// Why a pipeline ended otherwise than it should.
 #[derive(Debug, Error)]
 pub enum PipelineError {
     /// A defect of this program. Nothing is lost: what it held comes again.
     #[error("a worker failed: this is a bug in masq; the messages it held come again")]
     Bug,
+}
+
+/// What every step looks at and tells of: what is counted, what is wrong, and whether it is time to stop.
+#[derive(Clone, Copy)]
+#[allow(missing_docs)] // each says what it is
+pub struct Surroundings<'a> {
+    pub metrics: &'a Arc<Metrics>,
+    pub status: &'a Status,
+    pub shutdown: &'a Shutdown,
 }
 
 /// Moves messages from a queue to a sink, one batch at a time.
@@ -72,8 +90,10 @@ pub struct Worker<Q, S> {
     pub metrics: Arc<Metrics>,
 }
 
-/// Runs the workers until all of them have ended: because of the signal to stop or because the queue is drained. One
-/// that fails ends the others in good order.
+/// Runs the workers until all of them have ended: because of the signal to stop or because the queue is drained.
+///
+/// # Errors
+/// A worker panicked now and then: that cost a redelivery, and is told when all is done.
 pub async fn run<Q: Queue, S: Sink>(workers: Vec<Worker<Q, S>>, shutdown: &Shutdown) -> Result<(), PipelineError> {
     let mut tasks = JoinSet::new();
     for mut worker in workers {
@@ -82,50 +102,89 @@ pub async fn run<Q: Queue, S: Sink>(workers: Vec<Worker<Q, S>>, shutdown: &Shutd
     }
     let mut result = Ok(());
     while let Some(ended) = tasks.join_next().await {
-        if ended.is_err() {
-            shutdown.start();
-            result = Err(PipelineError::Bug);
-        }
+        result = result.and(ended.unwrap_or(Err(PipelineError::Bug)));
     }
     result
 }
 
 impl<Q: Queue, S: Sink> Worker<Q, S> {
-    /// Every batch goes all the way, or stays on the queue.
-    async fn work(&mut self, shutdown: &Shutdown) {
-        let mut patience = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        while let Some(taken) = self.receive(shutdown).await {
-            let Taken { messages, lease } = taken;
-            self.renew_epoch();
-            let mut clock = Clock::start(Arc::clone(&self.metrics));
-
-            let decoded = decode(messages, &self.decoder);
-            clock.lap(Step::Decode);
-            let batch = mask(decoded, &mut self.masker);
-            clock.lap(Step::Mask);
-            let judge = Judge { decoder: &self.decoder, masker: &mut self.masker, status: &self.status };
-            let loaded = load(&mut self.sink, batch, judge, shutdown).await;
-            clock.lap(Step::Load);
-            let settled = acknowledge(&self.queue, loaded, lease, &self.metrics).await;
-            clock.lap(Step::Acknowledge);
-
-            self.metrics.count(&settled.tally, now_ms());
-            match settled.undeletable {
-                None => {
-                    self.status.clear(Trouble::Delete);
-                    patience.reset();
-                }
-                // What cannot be deleted would only be received again and again.
-                Some(error) => {
-                    self.status.set(Trouble::Delete, &error);
-                    shutdown.sleep(patience.next(1.0)).await;
+    /// Every batch goes all the way, or stays on the queue. A panic costs the batch in hand a redelivery and nothing
+    /// else: what it was writing is rolled back with its session.
+    async fn work(&mut self, shutdown: &Shutdown) -> Result<(), PipelineError> {
+        let mut result = Ok(());
+        let mut backoff = Backoff::new(FIRST_REST, LONGEST_REST);
+        loop {
+            match AssertUnwindSafe(self.round(shutdown)).catch_unwind().await {
+                Ok(true) => backoff.reset(),
+                Ok(false) => break,
+                Err(_the_hook_has_told) => {
+                    tracing::error!("a worker failed and begins anew: this is a bug in masq; what it held comes again");
+                    result = Err(PipelineError::Bug);
+                    self.sink.reset();
+                    self.metrics.returned.inc_by(self.intake.drop_all());
+                    shutdown.sleep(backoff.next(1.0)).await;
                 }
             }
         }
+        if let Some(Taken { messages, lease }) = self.intake.carried.take() {
+            self.put_back(messages).await;
+            drop(lease);
+        }
+        result
     }
 
-    async fn receive(&mut self, shutdown: &Shutdown) -> Option<Taken> {
-        receive(&self.queue, &mut self.intake, &self.metrics, &self.status, shutdown).await
+    /// Takes what comes, and settles it. `false`: it is time to stop.
+    async fn round(&mut self, shutdown: &Shutdown) -> bool {
+        let Self { queue, intake, status, metrics, .. } = self;
+        let surroundings = Surroundings { metrics, status, shutdown };
+        let Some(taken) = receive(queue, intake, surroundings).await else { return false };
+        self.renew_epoch();
+        self.settle(taken, shutdown).await;
+        true
+    }
+
+    /// Takes a batch all the way.
+    async fn settle(&mut self, taken: Taken, shutdown: &Shutdown) {
+        let Taken { messages, lease } = taken;
+        let mut clock = Clock::start(Arc::clone(&self.metrics));
+
+        let decoded = if messages.iter().any(|message| message.attempt >= self.intake.alone_from) {
+            self.decode_suspects(messages, shutdown).await
+        } else {
+            decode(messages, &self.decoder)
+        };
+        clock.lap(Step::Decode);
+        let batch = mask(decoded, &mut self.masker);
+        clock.lap(Step::Mask);
+        let may_carry = self.intake.answers_left() > 0;
+        let judge = Judge { decoder: &self.decoder, masker: &mut self.masker, status: &self.status, may_carry };
+        let mut loaded = load(&mut self.sink, batch, judge, shutdown).await;
+        self.count(&mut loaded);
+        clock.lap(Step::Load);
+        let surroundings = Surroundings { metrics: &self.metrics, status: &self.status, shutdown };
+        acknowledge(&self.queue, loaded, surroundings).await;
+        clock.lap(Step::Acknowledge);
+        drop(lease);
+    }
+
+    /// Counts what became of a batch, and keeps what the next one is to settle.
+    fn count(&mut self, loaded: &mut Loaded) {
+        self.metrics.count(loaded.tally(), now_ms());
+        self.intake.let_go(loaded.tally().messages());
+        let carried = loaded.take_carried();
+        if !carried.is_empty() {
+            self.intake.carry(carried, &self.queue, &self.metrics);
+        }
+    }
+
+    /// Gives messages back for which it is too late, now that it is time to stop.
+    async fn put_back(&mut self, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        self.metrics.returned.inc_by(messages.len() as u64);
+        self.intake.let_go(messages.len() as u64);
+        give_back(&self.queue, messages.into_iter().map(Unsettled::from).collect()).await;
     }
 
     fn renew_epoch(&mut self) {

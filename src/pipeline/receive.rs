@@ -1,19 +1,24 @@
 //! Step 1: take a batch off the queue, or learn that it is time to stop.
 //!
 //! One long poll waits for work. While answers come back full there is a backlog, and waves of concurrent short polls
-//! join it, until a wave is less than half full or the batch has reached its cap of rows or bytes. So an idle worker
-//! costs three requests a minute, a lone message goes through at once, and under a backlog batches grow to thousands.
-//! No poll is cancelled while it may have messages on their way.
+//! join it, until a wave is less than half full, the batch has reached its cap of rows, or the room for bodies runs
+//! short. So an idle worker costs three requests a minute, a lone message goes through at once, and under a backlog
+//! batches grow to thousands.
+//!
+//! No poll is cancelled while it may have messages on their way. One whose answer has to wait for room is taken up
+//! again with the next batch.
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+
+use tokio::time::sleep;
 
 use crate::{
     backoff::Backoff,
     metrics::Metrics,
-    pipeline::{Status, Trouble},
-    queue::{Depth, Message, Queue, QueueError, lease::Lease, room::Room},
+    pipeline::{Status, Surroundings, Trouble},
+    queue::{Cause, Depth, Message, Queue, QueueError, lease::Lease, room::Room},
     shutdown::Shutdown,
 };
 
@@ -33,9 +38,17 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 /// How long a poll waits that is to find out whether the queue is empty.
 const DRAIN_POLL: Duration = Duration::from_secs(1);
 
+/// How long a poll waits while refused messages are held: then the table is asked again. Longer would leave a mended
+/// table unnoticed; shorter would ask a broken one more often.
+const DOUBT_POLL: Duration = Duration::from_secs(5);
+
 /// How long an idle poll that is under way when the signal to stop comes may still answer. Real answers come within
 /// milliseconds of a message; a longer wait would only keep the person waiting.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
+
+/// From which delivery on a message is handled alone, where the queue's redrive policy does not say less: two or three
+/// deliveries are common after restarts.
+const ALONE_FROM: u32 = 5;
 
 /// Messages, and the lease that keeps them hidden from other workers.
 pub struct Taken {
@@ -45,8 +58,16 @@ pub struct Taken {
     pub lease: Lease,
 }
 
-/// How one worker receives, and what it has learnt about its queue.
-#[derive(Clone)]
+impl Taken {
+    fn add(&mut self, messages: Vec<Message>) {
+        self.lease.hold(&messages);
+        self.messages.extend(messages);
+    }
+}
+
+type Poll = BoxFuture<'static, Result<Vec<Message>, QueueError>>;
+
+/// How one worker receives, what it has learnt about its queue, and what it has in its hands.
 pub struct Intake {
     /// For how long a message is hidden from others at a time.
     pub visibility: Duration,
@@ -54,112 +75,218 @@ pub struct Intake {
     pub room: Room,
     /// Whether to stop when the queue is empty.
     pub drain: bool,
+    /// From which delivery on a message is handled alone.
+    pub alone_from: u32,
     /// Polls in the next wave.
     wave: usize,
     /// The largest body seen lately, in bytes: what the next one is expected to have at most.
     largest: u64,
+    /// Polls under way.
+    polls: FuturesUnordered<Poll>,
+    /// What the batch before could not settle: it goes into the next.
+    pub(super) carried: Option<Taken>,
+    /// Messages received whose end has not been counted.
+    in_hand: u64,
+}
+
+impl Clone for Intake {
+    /// Another worker's: set the same, with empty hands.
+    fn clone(&self) -> Self {
+        Self { alone_from: self.alone_from, ..Self::new(self.visibility, self.room.clone(), self.drain) }
+    }
 }
 
 impl Intake {
     /// An intake that starts with single polls and knows nothing of the queue's bodies.
     pub fn new(visibility: Duration, room: Room, drain: bool) -> Self {
-        Self { visibility, room, drain, wave: 1, largest: 1024 }
+        let polls = FuturesUnordered::new();
+        Self {
+            visibility,
+            room,
+            drain,
+            alone_from: ALONE_FROM,
+            wave: 1,
+            largest: 1024,
+            polls,
+            carried: None,
+            in_hand: 0,
+        }
     }
 
-    /// How many polls the next wave may have.
-    fn wave(&self, messages: &[Message]) -> usize {
-        let rows = BATCH.saturating_sub(messages.len()) / POLL;
-        let bytes = self.room.free() / (self.largest * POLL as u64);
-        self.wave.min(rows).min(usize::try_from(bytes).unwrap_or(WAVE))
+    /// Keeps messages for the next batch.
+    pub(super) fn carry<Q: Queue>(&mut self, messages: Vec<Message>, queue: &Q, metrics: &Arc<Metrics>) {
+        let lease = Lease::new(queue, self.visibility, metrics);
+        lease.take_over(&messages);
+        self.carried = Some(Taken { messages, lease });
     }
 
-    /// Learns from an answer or a wave: `polls` were asked and `messages` came.
-    fn learn(&mut self, polls: usize, messages: &[Message]) {
-        self.wave = if messages.len() * 2 > polls * POLL { (self.wave * 2).min(WAVE) } else { (self.wave / 2).max(1) };
+    /// So many messages have come to their end.
+    pub(super) fn let_go(&mut self, messages: u64) {
+        self.in_hand = self.in_hand.saturating_sub(messages);
+    }
+
+    /// Drops all that is in hand, and answers how much that was.
+    pub(super) fn drop_all(&mut self) -> u64 {
+        self.carried = None;
+        std::mem::take(&mut self.in_hand)
+    }
+
+    /// For how many more answers there is room, if bodies are as large as they have been lately.
+    pub(super) fn answers_left(&self) -> usize {
+        usize::try_from(self.room.free() / (self.largest * POLL as u64)).unwrap_or(WAVE)
+    }
+
+    /// How many polls the next wave may have, beside so many messages.
+    fn wave(&self, messages: usize) -> usize {
+        self.wave.min(BATCH.saturating_sub(messages) / POLL).min(self.answers_left())
+    }
+
+    /// Learns from an answer or a wave that was asked of so many polls.
+    fn learn(&mut self, polls: usize, brought: &Brought) {
+        let messages = &brought.messages;
+        let many = messages.len() * 2 > polls * POLL;
+        self.wave = match many {
+            _ if brought.is_throttled() => 1,
+            true => (self.wave * 2).min(WAVE),
+            false => (self.wave / 2).max(1),
+        };
         let largest = messages.iter().map(Message::body_len).max().unwrap_or(0);
         // Forgets slowly: one small answer among large ones must not lift the guard.
         self.largest = largest.max(self.largest - self.largest / 8).max(1024);
     }
+
+    fn ask<Q: Queue>(&self, queue: &Q, polls: usize, wait: Duration) {
+        for _ in 0..polls {
+            let (queue, visibility, room) = (queue.clone(), self.visibility, self.room.clone());
+            self.polls.push(Box::pin(async move { queue.receive(wait, visibility, &room).await }));
+        }
+    }
+
+    /// Adds what the polls under way bring. Once something is here, polls that wait for room are left for the next
+    /// batch: room is made by settling what is here.
+    async fn gather(&mut self, brought: &mut Brought) {
+        loop {
+            tokio::select! {
+                biased;
+                answer = self.polls.next() => match answer {
+                    Some(Ok(messages)) => brought.messages.extend(messages),
+                    Some(Err(error)) => brought.failure = Some(error),
+                    None => return,
+                },
+                () = self.room.runs_short(), if !brought.messages.is_empty() => return,
+            }
+        }
+    }
+
+    /// The same, but no longer than a moment after the signal to stop.
+    async fn gather_until(&mut self, shutdown: &Shutdown, brought: &mut Brought) {
+        let last_moment = async {
+            shutdown.started().await;
+            sleep(LAST_ANSWER).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.gather(brought) => {}
+            () = last_moment => {}
+        }
+    }
 }
 
-/// The next batch, or `None` when it is time to stop. Waits out every trouble of the queue.
-pub async fn receive<Q: Queue>(
-    queue: &Q,
-    intake: &mut Intake,
-    metrics: &Arc<Metrics>,
-    status: &Status,
-    shutdown: &Shutdown,
-) -> Option<Taken> {
-    let mut messages = first_answer(queue, intake, status, shutdown).await?;
-    let lease = Lease::new(queue, intake.visibility, metrics);
-    lease.hold(&messages);
+/// What polls brought: messages, and the error of the last one that failed.
+#[derive(Default)]
+struct Brought {
+    messages: Vec<Message>,
+    failure: Option<QueueError>,
+}
 
-    let mut full = messages.len() >= POLL;
-    intake.learn(1, &messages);
+impl Brought {
+    fn is_throttled(&self) -> bool {
+        matches!(self.failure, Some(QueueError::Unavailable { cause: Cause::Throttled | Cause::Crowded, .. }))
+    }
+}
+
+/// From which delivery on a message is handled alone on a queue whose redrive policy has this `maxReceiveCount`: one
+/// delivery must be left in which to make a dead letter of it.
+pub fn alone_from(max_receive_count: Option<u32>) -> u32 {
+    max_receive_count.map_or(ALONE_FROM, |most| most.saturating_sub(1).clamp(2, ALONE_FROM))
+}
+
+/// The next batch, or `None` when it is time to stop. Waits out every trouble of the queue, and does not receive while
+/// there is trouble elsewhere that would keep it from being settled.
+pub async fn receive<Q: Queue>(queue: &Q, intake: &mut Intake, surroundings: Surroundings<'_>) -> Option<Taken> {
+    let Surroundings { metrics, status, shutdown } = surroundings;
+    status.may_receive(shutdown).await;
+    let first = first_answer(queue, intake, status, shutdown).await?;
+    let carried = intake.carried.take();
+    let mut taken =
+        carried.unwrap_or_else(|| Taken { messages: Vec::new(), lease: Lease::new(queue, intake.visibility, metrics) });
+    let before = taken.messages.len();
+    let mut full = first.len() >= POLL;
+    taken.add(first);
+
     while full && !shutdown.has_started() {
-        let polls = intake.wave(&messages);
+        let polls = intake.wave(taken.messages.len());
         if polls == 0 {
             break;
         }
-        let wave = join_all((0..polls).map(|_| queue.receive(Duration::ZERO, intake.visibility, &intake.room))).await;
+        intake.ask(queue, polls, Duration::ZERO);
         // A poll that failed brought nothing; the next long poll meets the same trouble and waits it out.
-        let brought: Vec<Message> = wave.into_iter().flatten().flatten().collect();
-        lease.hold(&brought);
-        full = brought.len() * 2 > polls * POLL;
+        let mut brought = Brought::default();
+        intake.gather(&mut brought).await;
         intake.learn(polls, &brought);
-        messages.extend(brought);
+        full = brought.messages.len() * 2 > polls * POLL && !brought.is_throttled();
+        taken.add(brought.messages);
     }
-    metrics.received.inc_by(messages.len() as u64);
-    Some(Taken { messages, lease })
+    let received = (taken.messages.len() - before) as u64;
+    metrics.received.inc_by(received);
+    intake.in_hand += received;
+    Some(taken)
 }
 
-/// Polls until something comes. `None`: the signal to stop came first, or the queue is drained.
+/// Polls until something comes, or for a while where something is held already. `None`: the signal to stop came first,
+/// or the queue is drained.
 async fn first_answer<Q: Queue>(
     queue: &Q,
-    intake: &Intake,
+    intake: &mut Intake,
     status: &Status,
     shutdown: &Shutdown,
 ) -> Option<Vec<Message>> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(20));
     let mut empty_in_a_row = 0;
-    while !shutdown.has_started() {
-        let wait = if intake.drain { DRAIN_POLL } else { LONG_POLL };
-        match poll(queue, wait, intake, shutdown).await {
-            Ok(messages) if messages.is_empty() => {
-                status.clear(Trouble::Queue);
-                empty_in_a_row += 1;
-                if intake.drain && is_drained(queue, empty_in_a_row).await {
-                    return None;
-                }
-            }
-            Ok(messages) => {
-                status.clear(Trouble::Queue);
-                return Some(messages);
-            }
-            Err(error) => {
-                status.set(Trouble::Queue, &error);
-                shutdown.sleep(backoff.next(fastrand::f64())).await;
-            }
+    // Polls that had to wait for room are awaited even if it is time to stop: they may have messages on their way.
+    while !shutdown.has_started() || !intake.polls.is_empty() {
+        if intake.polls.is_empty() {
+            intake.ask(queue, 1, patience(intake));
+        }
+        let mut brought = Brought::default();
+        intake.gather_until(shutdown, &mut brought).await;
+        intake.learn(1, &brought);
+        if let (Some(error), true) = (&brought.failure, brought.messages.is_empty()) {
+            status.set(Trouble::Queue, error);
+            shutdown.sleep(backoff.next(fastrand::f64())).await;
+            continue;
+        }
+        status.clear(Trouble::Queue);
+        if !brought.messages.is_empty() || (intake.carried.is_some() && !shutdown.has_started()) {
+            return Some(brought.messages);
+        }
+        if shutdown.has_started() {
+            break;
+        }
+        empty_in_a_row += 1;
+        if intake.drain && is_drained(queue, empty_in_a_row).await {
+            break;
         }
     }
     None
 }
 
-/// One poll. When the signal to stop comes it gets a last moment to answer; what it still brings is worked on.
-async fn poll<Q: Queue>(
-    queue: &Q,
-    wait: Duration,
-    intake: &Intake,
-    shutdown: &Shutdown,
-) -> Result<Vec<Message>, QueueError> {
-    let poll = queue.receive(wait, intake.visibility, &intake.room);
-    tokio::pin!(poll);
-    tokio::select! {
-        biased;
-        answer = &mut poll => answer,
-        () = shutdown.started() => {
-            tokio::time::timeout(LAST_ANSWER, poll).await.unwrap_or_else(|_elapsed| Ok(Vec::new()))
-        }
+/// How long the next long poll may wait.
+fn patience(intake: &Intake) -> Duration {
+    match (&intake.carried, intake.drain) {
+        (Some(_), _) => DOUBT_POLL,
+        (None, true) => DRAIN_POLL,
+        (None, false) => LONG_POLL,
     }
 }
 

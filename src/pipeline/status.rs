@@ -1,4 +1,5 @@
-//! What is wrong right now: the one place where workers say it and `/readyz` reads it.
+//! What is wrong right now: the one place where workers say it and `/readyz` reads it. The circuits that they share
+//! are here too.
 
 use std::{
     collections::BTreeMap,
@@ -9,6 +10,9 @@ use std::{
     },
 };
 
+use super::circuit::Circuit;
+use crate::shutdown::Shutdown;
+
 /// Which part of the world is in trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
@@ -16,8 +20,12 @@ pub enum Trouble {
     Starting,
     /// Messages cannot be received.
     Queue,
+    /// As many are in flight as may be, so none is received.
+    Crowd,
     /// Outcomes cannot be written.
     Database,
+    /// The table takes no row at all.
+    Table,
     /// The database does not answer, whether there is something to write or not.
     Reach,
     /// What is settled cannot be deleted.
@@ -31,8 +39,9 @@ impl Trouble {
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
-            Self::Queue => "queue",
+            Self::Queue | Self::Crowd => "queue",
             Self::Database | Self::Reach => "database",
+            Self::Table => "table",
             Self::Delete => "delete",
             Self::Stopping => "stopping",
         }
@@ -44,6 +53,12 @@ impl Trouble {
 pub struct Status {
     troubles: Mutex<BTreeMap<Trouble, String>>,
     rows_flow: AtomicBool,
+    /// Open while outcomes cannot be written.
+    pub database: Circuit,
+    /// Open while the table takes no row at all.
+    pub table: Circuit,
+    /// Open while what is settled may not be deleted.
+    pub deletes: Circuit,
 }
 
 impl Status {
@@ -76,6 +91,20 @@ impl Status {
     pub fn troubles(&self) -> Vec<(&'static str, String)> {
         let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.iter().map(|(trouble, what)| (trouble.name(), what.clone())).collect()
+    }
+
+    /// Returns once it makes sense to receive messages, or at the signal to stop.
+    pub async fn may_receive(&self, shutdown: &Shutdown) {
+        let closed = async {
+            self.deletes.closed().await;
+            self.table.closed().await;
+            self.database.closed().await;
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.started() => {}
+            () = closed => {}
+        }
     }
 
     /// Notes whether the table takes rows at all.

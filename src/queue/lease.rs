@@ -41,8 +41,16 @@ impl Lease {
 
     /// Takes on what a poll just brought.
     pub fn hold(&self, messages: &[Message]) {
+        self.hold_until(messages, Instant::now() + self.visibility / 2);
+    }
+
+    /// Takes on what another lease has held, for who knows how long: it is extended soon.
+    pub fn take_over(&self, messages: &[Message]) {
+        self.hold_until(messages, Instant::now());
+    }
+
+    fn hold_until(&self, messages: &[Message], due: Instant) {
         let receipts = messages.iter().map(|message| message.receipt.clone()).collect();
-        let due = Instant::now() + self.visibility / 2;
         self.held.lock().unwrap_or_else(PoisonError::into_inner).push(Held { receipts, due });
     }
 }

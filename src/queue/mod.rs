@@ -98,6 +98,12 @@ impl Message {
         Self { key, attempt, body: Pii::new(body), receipt, place: None, event_id: None, share: None }
     }
 
+    /// The order in which messages are written: on a FIFO queue its own, else by key. Of two deliveries of a message the
+    /// one counted last is the newer.
+    pub fn order(&self) -> (Option<u128>, Key, u32) {
+        (self.place.map(|place| place.sequence), self.key, self.attempt)
+    }
+
     /// The length of the body in bytes.
     pub fn body_len(&self) -> u64 {
         self.body.len() as u64

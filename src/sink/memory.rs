@@ -77,6 +77,11 @@ impl MemorySink {
         self.tables().outcomes.clone()
     }
 
+    /// The messages that are on record as being read alone.
+    pub fn suspects(&self) -> BTreeSet<Key> {
+        self.tables().suspects.clone()
+    }
+
     /// How many transactions were tried.
     pub fn transactions(&self) -> usize {
         self.tables().transactions
@@ -88,6 +93,15 @@ impl MemorySink {
 }
 
 impl Tables {
+    /// Fails if the script says so, before anything is done.
+    fn fail_before(&mut self) -> Result<(), SinkError> {
+        match self.faults.pop_front() {
+            None => Ok(()),
+            Some(Fault::Misconfigured) => Err(SinkError::Misconfigured("a column is missing".to_owned())),
+            Some(Fault::Down | Fault::AnswerLost) => Err(SinkError::Unavailable("the database is away".to_owned())),
+        }
+    }
+
     fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
         let stored: Vec<(Key, Stored)> = batch.entries[part]
             .iter()
@@ -136,11 +150,15 @@ impl Sink for MemorySink {
     }
 
     async fn suspect(&mut self, key: Key) -> Result<bool, SinkError> {
-        Ok(!self.tables().suspects.insert(key))
+        let mut tables = self.tables();
+        tables.fail_before()?;
+        Ok(!tables.suspects.insert(key))
     }
 
     async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {
-        self.tables().suspects.remove(&key);
+        let mut tables = self.tables();
+        tables.fail_before()?;
+        tables.suspects.remove(&key);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 pub mod copy;
 pub mod dead_letters;
+pub mod dedupe;
 pub mod ledger;
 pub mod lookup;
 pub mod memory;
@@ -12,6 +13,7 @@ pub mod postgres;
 pub mod replay;
 mod shape;
 mod suspects;
+mod transaction;
 
 use std::{future::Future, ops::Range};
 

@@ -4,7 +4,7 @@
 //! writes its row, in the transaction that resolves it. Of two operators one finds it resolved, and so does whoever
 //! tries again after a COMMIT whose answer was lost. Reading and masking the letters is not done here.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use tokio_postgres::{
     Client, Error,
@@ -15,9 +15,10 @@ use crate::{
     db::{DbError, Session},
     queue::Key,
     sink::{
-        Batch, Entry, SinkError,
+        Batch, Entry, SinkError, Verdict, dedupe,
         ledger::{self, KeyColumns},
-        postgres::{Open, PostgresSink, Target, WriteError},
+        postgres::{Open, PostgresSink},
+        transaction::{Transaction, WriteError},
     },
     vault::dead::Opening,
 };
@@ -31,6 +32,8 @@ pub enum Replayed {
     Settled,
     /// The ledger says of its message something else than that it is a dead letter. It stays one.
     Contradicted,
+    /// Another message that brought the same event is a row. It stays a letter.
+    Repeated,
 }
 
 impl PostgresSink {
@@ -42,19 +45,25 @@ impl PostgresSink {
         Ok(self.target.connector.connect().await?)
     }
 
-    /// Makes rows of letters in one transaction, or changes nothing. The entries are rows of the batch, sorted by key.
+    /// Makes rows of letters in one transaction, or changes nothing: of those entries of this stretch that are rows.
     ///
     /// # Errors
     /// As [`super::Sink::write`].
     pub async fn replay(
         &mut self,
         batch: &Batch,
-        entries: &[&Entry],
+        part: Range<usize>,
         opening: Opening<'_>,
-    ) -> Result<Vec<Replayed>, SinkError> {
+    ) -> Result<Vec<(Key, Replayed)>, SinkError> {
+        if !batch.entries[part.clone()].iter().any(|entry| matches!(entry.verdict, Verdict::Row(_))) {
+            return Ok(Vec::new());
+        }
         let target = Arc::clone(&self.target);
         let replayed = match self.open().await {
-            Ok(open) => open.replay(&target, batch, entries, opening).await,
+            Ok(Open { session, shape, .. }) => {
+                let shape = shape.as_deref();
+                Transaction { session, target: &target, shape, batch, part }.replay(opening).await
+            }
             Err(error) => Err(WriteError::Unreachable(error)),
         };
         let replayed = self.end(replayed).await;
@@ -62,37 +71,39 @@ impl PostgresSink {
     }
 }
 
-impl Open {
-    async fn replay(
-        &self,
-        target: &Target,
-        batch: &Batch,
-        entries: &[&Entry],
-        opening: Opening<'_>,
-    ) -> Result<Vec<Replayed>, WriteError> {
-        self.session.batch_execute(&format!("BEGIN; {}", target.connector.limits())).await?;
-        let unresolved = lock(&self.session, &KeyColumns::of(entries.iter().map(|entry| entry.message.key))).await?;
-        let keyed = note_in_ledger(&self.session, &KeyColumns::of(unresolved.iter().copied())).await?;
-        let others = unresolved.difference(&keyed).copied();
-        let keyless = forgotten(&self.session, &KeyColumns::of(others)).await?;
+impl Transaction<'_> {
+    /// From BEGIN to COMMIT. After an error it is still open.
+    async fn replay(&self, opening: Opening<'_>) -> Result<Vec<(Key, Replayed)>, WriteError> {
+        self.session.begin().await?;
+        let rows = || self.entries().iter().filter(|entry| matches!(entry.verdict, Verdict::Row(_)));
+        let unresolved = lock(self.session, &KeyColumns::of(rows().map(|entry| entry.message.key))).await?;
+        // Whoever would change what the ledger says of these has to have the letters first.
+        let columns = KeyColumns::of(unresolved.iter().copied());
+        let (keyed, keyless) = (dead(self.session, &columns).await?, forgotten(self.session, &columns).await?);
+        let is_free = |entry: &&Entry| keyed.contains(&entry.message.key) || keyless.contains(&entry.message.key);
+        let claims = dedupe::claim(self.session, rows().filter(is_free)).await?;
+        let new: Vec<&Entry> =
+            rows().filter(|entry| is_free(entry) && !claims.lost.contains(&entry.message.key)).collect();
 
-        let is_row = |key: &Key| keyed.contains(key) || keyless.contains(key);
-        let rows: Vec<&Entry> = entries.iter().copied().filter(|entry| is_row(&entry.message.key)).collect();
-        if !rows.is_empty() {
-            resolve(&self.session, &KeyColumns::of(rows.iter().map(|entry| entry.message.key))).await?;
-            record(&self.session, opening, rows.len(), keyless.len()).await?;
-            self.write_rows(target, batch, rows).await?;
+        if !new.is_empty() {
+            let keys = || new.iter().map(|entry| entry.message.key);
+            note_in_ledger(self.session, &KeyColumns::of(keys().filter(|key| keyed.contains(key)))).await?;
+            resolve(self.session, &KeyColumns::of(keys())).await?;
+            record(self.session, opening, new.len(), keys().filter(|key| keyless.contains(key)).count()).await?;
+            self.write_rows(new.iter().copied()).await?;
         }
-        if unresolved.len() < entries.len() {
+        if unresolved.len() < rows().count() {
             self.write_wal().await?;
         }
         self.commit().await?;
-        let replayed = |entry: &&Entry| match entry.message.key {
-            key if is_row(&key) => Replayed::Written,
-            key if unresolved.contains(&key) => Replayed::Contradicted,
-            _ => Replayed::Settled,
+        let written: HashSet<Key> = new.iter().map(|entry| entry.message.key).collect();
+        let replayed = |entry: &Entry| match entry.message.key {
+            key if written.contains(&key) => (key, Replayed::Written),
+            key if claims.lost.contains(&key) => (key, Replayed::Repeated),
+            key if unresolved.contains(&key) => (key, Replayed::Contradicted),
+            key => (key, Replayed::Settled),
         };
-        Ok(entries.iter().map(replayed).collect())
+        Ok(rows().map(replayed).collect())
     }
 }
 
@@ -105,35 +116,46 @@ async fn lock(client: &Client, keys: &KeyColumns) -> Result<HashSet<Key>, Error>
     keys.select(client, LOCK).await
 }
 
-/// Turns dead letters into replayed ones in the ledger, and answers which of these keys were there as dead letters.
-async fn note_in_ledger(client: &Client, keys: &KeyColumns) -> Result<HashSet<Key>, Error> {
+/// Those of these keys that the ledger calls dead letters. A plain ledger may still hold keys that it has forgotten.
+async fn dead(client: &Client, keys: &KeyColumns) -> Result<HashSet<Key>, Error> {
     let sql = format!(
-        "UPDATE masq.ledger l SET outcome = {} FROM unnest($1::timestamptz[], $2::uuid[]) AS k (sent_at, message_id) \
-         WHERE l.sent_at = k.sent_at AND l.message_id = k.message_id AND l.outcome = {} \
-         RETURNING l.sent_at, l.message_id",
-        ledger::REPLAYED,
+        "SELECT sent_at, message_id FROM masq.ledger \
+         JOIN unnest($1::timestamptz[], $2::uuid[]) AS k (sent_at, message_id) USING (sent_at, message_id) \
+         WHERE outcome = {} AND sent_at >= masq.ledger_oldest()",
         ledger::DEAD
     );
     keys.select(client, &sql).await
 }
 
-/// Those of these keys that are not in the ledger because its memory begins later.
+/// Those of these keys that are older than the ledger's memory.
 async fn forgotten(client: &Client, keys: &KeyColumns) -> Result<HashSet<Key>, Error> {
     const FORGOTTEN: &str = "SELECT k.sent_at, k.message_id \
-         FROM unnest($1::timestamptz[], $2::uuid[]) AS k (sent_at, message_id) \
-         LEFT JOIN masq.ledger l ON l.sent_at = k.sent_at AND l.message_id = k.message_id \
-         WHERE l.message_id IS NULL AND k.sent_at < masq.ledger_oldest()";
+         FROM unnest($1::timestamptz[], $2::uuid[]) AS k (sent_at, message_id) WHERE sent_at < masq.ledger_oldest()";
     keys.select(client, FORGOTTEN).await
+}
+
+async fn note_in_ledger(client: &Client, keys: &KeyColumns) -> Result<(), WriteError> {
+    let sql = format!(
+        "UPDATE masq.ledger l SET outcome = {} FROM unnest($1::timestamptz[], $2::uuid[]) AS k (sent_at, message_id) \
+         WHERE l.sent_at = k.sent_at AND l.message_id = k.message_id",
+        ledger::REPLAYED
+    );
+    changed(keys.execute(client, &sql).await?, keys, "masq.ledger")
 }
 
 async fn resolve(client: &Client, keys: &KeyColumns) -> Result<(), WriteError> {
     const RESOLVE: &str = "UPDATE masq.dead_letters d SET resolved_at = now() \
          FROM unnest($1::timestamptz[], $2::uuid[]) AS k (sent_at, message_id) \
          WHERE d.sent_at = k.sent_at AND d.message_id = k.message_id AND d.resolved_at IS NULL";
-    if keys.execute(client, RESOLVE).await? == keys.len() as u64 {
+    changed(keys.execute(client, RESOLVE).await?, keys, "masq.dead_letters")
+}
+
+/// Each of them must have changed: they are there and under a lock.
+fn changed(rows: u64, keys: &KeyColumns, table: &str) -> Result<(), WriteError> {
+    if rows == keys.len() as u64 {
         return Ok(());
     }
-    let what = "a trigger or rule on masq.dead_letters keeps letters from being resolved: drop it".to_owned();
+    let what = format!("a trigger, a rule or a hand keeps rows of {table} from being changed: drop it");
     Err(WriteError::Unreachable(SinkError::Misconfigured(what)))
 }
 

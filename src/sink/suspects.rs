@@ -1,5 +1,6 @@
 //! The record of messages that are being read alone, since reading them may be what ends the process. Each statement is
-//! a transaction of its own: the record has to be there when the process is not.
+//! a transaction of its own: the record has to be there when the process is not. It need not be there when the server is
+//! not, so no commit waits for the disk.
 
 use tokio_postgres::{
     Client, Error,
@@ -10,13 +11,16 @@ use crate::{queue::Key, sink::ledger::time_of};
 
 /// Puts a message on record. `true`: it was there already.
 pub(super) async fn record(client: &Client, key: Key) -> Result<bool, Error> {
-    const INSERT: &str = "INSERT INTO masq.suspects (sent_at, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    const INSERT: &str = "INSERT INTO masq.suspects (sent_at, message_id) \
+         SELECT $1, $2 FROM set_config('synchronous_commit', 'off', true) ON CONFLICT DO NOTHING";
     Ok(execute(client, INSERT, key).await? == 0)
 }
 
 /// Takes it off the record.
 pub(super) async fn clear(client: &Client, key: Key) -> Result<(), Error> {
-    execute(client, "DELETE FROM masq.suspects WHERE sent_at = $1 AND message_id = $2", key).await?;
+    const DELETE: &str = "DELETE FROM masq.suspects USING set_config('synchronous_commit', 'off', true) \
+         WHERE sent_at = $1 AND message_id = $2";
+    execute(client, DELETE, key).await?;
     Ok(())
 }
 

@@ -75,6 +75,7 @@ impl<'a> Purge<'a> {
                  UPDATE masq.ledger l SET outcome = CASE l.outcome WHEN {dead} THEN {purged} ELSE {row} END
                  FROM doomed d
                  WHERE l.sent_at = d.sent_at AND l.message_id = d.message_id AND l.outcome IN ({dead}, {replayed})
+                     AND l.sent_at >= masq.ledger_oldest()
              ), gone AS (
                  DELETE FROM masq.dead_letters l USING doomed d
                  WHERE l.sent_at = d.sent_at AND l.message_id = d.message_id RETURNING 1

@@ -7,9 +7,12 @@ use std::time::Duration;
 use masq::{
     pipeline::{PipelineError, Trouble},
     queue::{Key, room::Room},
-    sink::memory::{
-        Fault::{self, AnswerLost, Down, Misconfigured},
-        Stored,
+    sink::{
+        Sink,
+        memory::{
+            Fault::{self, AnswerLost, Down, Misconfigured},
+            Stored,
+        },
     },
 };
 use tokio::time::{Instant, sleep};
@@ -98,16 +101,17 @@ async fn the_more_often_it_went_back_the_longer_a_message_rests() {
 
 #[tokio::test(start_paused = true)]
 async fn what_another_worker_gets_meanwhile_is_one_row_and_a_duplicate() {
-    let stage = Stage::new(2);
-    let keys = stage.send_many(30);
+    let ours = Stage::new(1);
+    let theirs = Stage::beside(&ours);
+    let keys = ours.send_many(30);
     // No lease is ever extended, so that everything comes again while it waits.
-    stage.queue.extends([QueueFault::Unavailable; 10_000]);
-    stage.sink.script([Down; 300]);
-    stage.drain().await;
-    stage.assert_rows(&keys);
-    let (rows, _, duplicates, _) = stage.counted();
-    assert_eq!(rows, 30);
-    assert!(duplicates >= 30);
+    ours.queue.extends([QueueFault::Unavailable; 10_000]);
+    ours.sink.script([Down; 300]);
+    tokio::join!(ours.drain(), theirs.drain());
+    ours.assert_rows(&keys);
+    let ((rows, _, duplicates, _), (other_rows, _, other_duplicates, _)) = (ours.counted(), theirs.counted());
+    assert_eq!(rows + other_rows, 30);
+    assert!(duplicates + other_duplicates >= 30);
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,10 +185,10 @@ async fn a_table_that_takes_nothing_makes_no_dead_letters_whatever_else_is_in_th
     // Neither dead letters nor duplicates prove that the table takes rows.
     let wrong: Vec<Key> = (0..5).map(|_| stage.send_wrong()).collect();
     let running = stage.run();
-    stage.until("the line stops", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    stage.until("the line stops", |stage| stage.trouble(Trouble::Table).is_some()).await;
     let halving = stage.sink.transactions();
     sleep(Duration::from_secs(60)).await;
-    let what = stage.trouble(Trouble::Database).unwrap();
+    let what = stage.trouble(Trouble::Table).unwrap();
     assert!(what.starts_with("the table refuses every row (SQLSTATE 23514); nothing becomes a dead letter"), "{what}");
     assert!(stage.sink.transactions() - halving < 1000, "a table at fault is asked about once a second");
     assert!(stage.reasons().iter().all(|(key, reason)| wrong.contains(key) && reason == "unknown_message_type"));
@@ -202,7 +206,7 @@ async fn a_table_that_is_mended_takes_all_that_it_refused() {
         stage.sink.refuse(b"android");
         let mut keys = stage.send_many(300);
         let running = stage.run();
-        stage.until("the line stops", |stage| stage.trouble(Trouble::Database).is_some()).await;
+        stage.until("the line stops", |stage| stage.trouble(Trouble::Table).is_some()).await;
         sleep(Duration::from_secs(100)).await;
         stage.sink.refuse(NOTHING);
         keys.push(stage.send("one more"));
@@ -210,7 +214,7 @@ async fn a_table_that_is_mended_takes_all_that_it_refused() {
         running.stop().await;
         stage.assert_rows(&keys);
         assert_eq!(stage.counted(), (301, 0, 0, 0));
-        assert_eq!(stage.trouble(Trouble::Database), None);
+        assert_eq!(stage.trouble(Trouble::Table), None);
     }
 }
 
@@ -226,7 +230,7 @@ async fn a_lone_refused_row_is_judged_by_rows_before_it_and_only_once() {
 
     let second = stage.send(POISON);
     let running = stage.run();
-    stage.until("the line stops", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    stage.until("the line stops", |stage| stage.trouble(Trouble::Table).is_some()).await;
     sleep(Duration::from_secs(600)).await;
     assert!(!stage.sink.outcomes().contains_key(&second), "that row has vouched already");
     running.stop().await;
@@ -240,7 +244,7 @@ async fn a_lone_refused_row_waits_for_a_row_of_another_worker() {
     stage.sink.refuse(POISON.as_bytes());
     let poison = stage.send(POISON);
     let running = stage.run();
-    stage.until("the line stops", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    stage.until("the line stops", |stage| stage.trouble(Trouble::Table).is_some()).await;
     sleep(Duration::from_secs(60)).await;
     assert!(stage.sink.outcomes().is_empty());
     stage.send("good");
@@ -253,18 +257,18 @@ async fn a_lone_refused_row_waits_for_a_row_of_another_worker() {
 #[tokio::test(start_paused = true)]
 async fn a_delete_that_fails_is_tried_again_or_left_to_redelivery() {
     use QueueFault::{AnswerLost, Denied, Half, Unavailable};
-    // What fails, and how many settled messages could not be deleted.
-    let scripts: [(&[QueueFault], u64); 8] = [
-        (&[Unavailable], 0),
-        (&[Unavailable; 3], 0),
-        (&[Unavailable; 4], 20),
-        (&[Half], 0),
-        (&[Half; 3], 0),
-        (&[Half, AnswerLost], 0),
-        (&[AnswerLost; 2], 0),
-        (&[Denied], 20),
+    // What fails, how many settled messages could not be deleted, and how many of them came again.
+    let scripts: [(&[QueueFault], u64, u64); 8] = [
+        (&[Unavailable], 0, 0),
+        (&[Unavailable; 3], 0, 0),
+        (&[Unavailable; 4], 20, 20),
+        (&[Half], 0, 0),
+        (&[Half; 3], 0, 0),
+        (&[Half, AnswerLost], 0, 0),
+        (&[AnswerLost; 2], 0, 0),
+        (&[Denied; 2], 40, 0),
     ];
-    for (script, failures) in scripts {
+    for (script, failures, again) in scripts {
         let stage = Stage::new(1);
         let keys = stage.send_many(20);
         stage.queue.deletes(script.iter().copied());
@@ -272,7 +276,7 @@ async fn a_delete_that_fails_is_tried_again_or_left_to_redelivery() {
         stage.assert_rows(&keys);
         let (rows, dead, duplicates, returned) = stage.counted();
         assert_eq!((rows, dead, returned), (20, 0, 0), "{script:?}");
-        assert_eq!(duplicates, failures, "what was not deleted comes again: {script:?}");
+        assert_eq!(duplicates, again, "what was not deleted comes again: {script:?}");
         assert_eq!(stage.shared.metrics.delete_failures.get(), failures, "{script:?}");
         assert_eq!(stage.shared.metrics.deleted.get(), 20, "{script:?}");
         assert_eq!(stage.trouble(Trouble::Delete), None);
@@ -280,16 +284,37 @@ async fn a_delete_that_fails_is_tried_again_or_left_to_redelivery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_never_be_deleted_is_hardly_received_any_more() {
-    let stage = Stage::new(1);
+async fn what_may_not_be_deleted_stops_receiving() {
+    let stage = Stage::new(3);
     let keys = stage.send_many(20);
     stage.queue.deletes([QueueFault::Denied; 10_000]);
     let running = stage.run();
     sleep(Duration::from_secs(3600)).await;
     assert_eq!(stage.trouble(Trouble::Delete).as_deref(), Some("DeleteMessageBatch: AccessDenied"));
-    assert!(stage.queue.polls() < 300, "{} polls", stage.queue.polls());
+    assert!(stage.queue.polls() < 10, "{} polls", stage.queue.polls());
+    assert_eq!(stage.queue.inner.count().visible, 0, "what is settled stays hidden");
     running.stop().await;
     stage.assert_rows(&keys);
+    assert_eq!(stage.counted(), (20, 0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_received_while_the_database_is_away_and_one_worker_asks_for_it() {
+    let stage = Stage::new(8);
+    let keys = stage.send_many(20);
+    stage.sink.script([Down; 600]);
+    let running = stage.run();
+    stage.until("the outage is noticed", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    let (polls, transactions) = (stage.queue.polls(), stage.sink.transactions());
+    let more = stage.send_many(2000);
+    sleep(Duration::from_secs(60)).await;
+    // What was under way still comes, a poll a worker.
+    assert!(stage.queue.polls() - polls <= 8 * 65, "{} polls", stage.queue.polls() - polls);
+    assert!(stage.sink.transactions() - transactions <= 300, "{} tries", stage.sink.transactions() - transactions);
+    assert!(stage.queue.inner.count().visible >= 1000, "{:?}", stage.queue.inner.count());
+    stage.until("all is settled", |stage| stage.queue.inner.count().is_empty()).await;
+    running.stop().await;
+    stage.assert_rows(&[keys, more].concat());
 }
 
 #[tokio::test(start_paused = true)]
@@ -407,15 +432,97 @@ async fn a_poll_under_way_at_the_signal_to_stop_has_a_moment_to_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_fails_ends_the_others_in_good_order() {
+async fn a_panic_costs_a_redelivery_and_is_told_at_the_end() {
     let stage = Stage::new(2);
     let keys = stage.send_many(40);
-    stage.queue.receives([QueueFault::Panic]);
-    assert!(matches!(stage.run().end().await, Err(PipelineError::Bug)));
-    assert!(stage.shutdown.has_started());
-    assert_eq!(stage.sink.outcomes().len() as u64, stage.shared.metrics.rows.get());
-    assert_eq!(stage.queue.inner.count().in_flight, 0, "what the other held is settled");
-    assert!(stage.sink.outcomes().len() >= 10 && stage.sink.outcomes().len() <= keys.len());
+    stage.queue.receives([QueueFault::Panic, QueueFault::None, QueueFault::Panic]);
+    stage.queue.deletes([QueueFault::Panic]);
+    let running = stage.run();
+    stage.until("all is settled", |stage| stage.queue.inner.count().is_empty()).await;
+    stage.shutdown.start();
+    assert!(matches!(running.end().await, Err(PipelineError::Bug)));
+    stage.assert_rows(&keys);
+    stage.assert_adds_up();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_refused_row_waits_for_company() {
+    let stage = Stage::new(1);
+    stage.sink.refuse(POISON.as_bytes());
+    let poison = stage.send(POISON);
+    let running = stage.run();
+    stage.until("it is doubted", |stage| stage.trouble(Trouble::Table).is_some()).await;
+    sleep(Duration::from_secs(600)).await;
+    assert!(stage.sink.outcomes().is_empty());
+    let good = stage.send("good");
+    stage.until("both are settled", |stage| stage.queue.inner.count().is_empty()).await;
+    assert_eq!(stage.trouble(Trouble::Table), None);
+    running.stop().await;
+    assert_eq!(stage.reasons(), [(poison, "db_rejected:23514".to_owned())]);
+    assert!(stage.sink.outcomes().contains_key(&good));
+    assert_eq!(stage.counted(), (1, 1, 0, 0));
+    assert_eq!(stage.shared.metrics.extend_failures.get(), 0, "what waits stays hidden");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_rows_that_wait_are_given_back_at_the_signal_to_stop() {
+    let stage = Stage::new(2);
+    stage.sink.refuse(b"android");
+    stage.send_many(20);
+    let running = stage.run();
+    stage.until("the table is doubted", |stage| stage.trouble(Trouble::Table).is_some()).await;
+    assert!(running.stop().await < Duration::from_secs(2));
+    assert_eq!(stage.counted(), (0, 0, 0, 20));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.queue.inner.count().visible, 20);
+}
+
+/// Delivers a message so often that it is suspect at the next delivery.
+async fn wear_out(stage: &Stage) {
+    for _ in 1..5 {
+        assert!(!stage.queue.inner.take(1000, Duration::ZERO, Duration::ZERO).await.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_came_often_is_read_alone() {
+    let stage = Stage::new(1);
+    let mut keys = stage.send_many(9);
+    keys.push(stage.send_wrong());
+    wear_out(&stage).await;
+    keys.extend(stage.send_many(20));
+    stage.drain().await;
+    assert_eq!(stage.sink.outcomes().len(), keys.len());
+    assert_eq!(stage.counted(), (29, 1, 0, 0));
+    assert_eq!(stage.sink.transactions(), 1, "read alone, written together");
+    assert!(stage.sink.suspects().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_who_ended_a_process_while_it_was_read_alone_is_poison() {
+    let stage = Stage::new(1);
+    let (innocent, poison) = (stage.send("innocent"), stage.send("poison"));
+    wear_out(&stage).await;
+    // As a reader leaves it who does not live to clear it.
+    assert_eq!(stage.sink.clone().suspect(poison).await.ok(), Some(false));
+    stage.drain().await;
+    assert_eq!(stage.reasons(), [(poison, "poison_receive_count".to_owned())]);
+    assert!(matches!(stage.sink.outcomes()[&innocent], Stored::Row(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_makes_no_poison_of_what_came_often() {
+    let stage = Stage::new(1);
+    let keys = stage.send_many(3);
+    wear_out(&stage).await;
+    stage.sink.script([Down; 200]);
+    let running = stage.run();
+    stage.until("the outage is noticed", |stage| stage.trouble(Trouble::Database).is_some()).await;
+    running.stop().await;
+    assert_eq!(stage.counted(), (0, 0, 0, 3));
+    let again = Stage::beside(&stage);
+    again.drain().await;
+    again.assert_rows(&keys);
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,6 +51,11 @@ impl Stage {
         }
     }
 
+    /// Another process on the same queue and sink.
+    pub(crate) fn beside(other: &Self) -> Self {
+        Self { queue: other.queue.clone(), sink: other.sink.clone(), ..Self::new(1) }
+    }
+
     pub(crate) fn send(&self, user: &str) -> Key {
         self.queue.inner.send(login(user, "199.172.111.135").into_bytes())
     }

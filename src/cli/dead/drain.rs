@@ -43,7 +43,11 @@ pub(super) async fn run(url: &str, config: &Config, context: &Context) -> Result
     let connector = connect::connector(config)?;
     connect::announce(context, &drained, &queue, &connector);
     let options = Options { deadline: Instant::now() + PATIENCE, allow_unsafe: false };
-    let ready = Box::pin(start::database(connector, &drained, &shared.keys, queue.name(), options)).await?;
+    let mut ready = Box::pin(start::database(connector, &drained, &shared.keys, queue.name(), options)).await?;
+    if config.queue.dedupe.is_some() {
+        // Ids of events are claimed for the queue that the messages were sent to.
+        ready = ready.of_queue(&start::attributes(&connect::queue(config).await?, options.deadline).await?);
+    }
     let attributes = start::attributes(&queue, options.deadline).await?;
     let mut findings = check::queue(&drained, &attributes);
     // What is worth a note of a queue that is received from all day is not of one that is drained once.

@@ -21,9 +21,10 @@ use crate::{
         signals::{self, Stop},
         sources::Sources,
     },
-    config::Config,
+    config::{Config, Dedupe},
     db::{Session, account},
     logging::Escaping,
+    queue::sqs::SqsQueue,
     replay::{Became, Fate, Order, Replay, ReplayError},
     start::{self, Options},
     vault::dead::{self, Opening, Which},
@@ -68,7 +69,7 @@ pub(super) struct Args {
     /// Replay at most so many letters, those sent first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Replay also letters older_than_ledger, which may be rows already
+    /// Replay also what may be a row already: letters older_than_ledger, and all if dedupe names a message attribute
     #[arg(long)]
     force: bool,
     /// Say what would become of the letters; they are opened and nothing else is written
@@ -97,7 +98,12 @@ async fn letters(args: &Args, config: &Config, context: &Context) -> Result<Exit
     let first = session(config).await?;
     all_there(&first, &args.ids).await?;
     let options = Options { deadline: Instant::now() + PATIENCE, allow_unsafe: false };
-    let ready = Box::pin(start::database(connect::connector(config)?, config, &keys, "", options)).await?;
+    let queue = claimed_for(config, args.force).await?;
+    let name = queue.as_ref().map_or("", SqsQueue::name);
+    let mut ready = Box::pin(start::database(connect::connector(config)?, config, &keys, name, options)).await?;
+    if let Some(queue) = &queue {
+        ready = ready.of_queue(&start::attributes(queue, options.deadline).await?);
+    }
 
     let me = account::me(&lookup);
     let order = Order {
@@ -119,6 +125,20 @@ async fn letters(args: &Args, config: &Config, context: &Context) -> Result<Exit
     context.say(shown.tally.summary(args.dry_run));
     ended?;
     Ok(if shown.tally.stay > 0 { Exit::Rejects } else { Exit::Done })
+}
+
+/// The queue for which rows claim the ids of their events, if they claim any: it has to be asked for its ARN.
+async fn claimed_for(config: &Config, force: bool) -> Result<Option<SqsQueue>, Failure> {
+    match &config.queue.dedupe {
+        Some(Dedupe::Body(_)) => connect::queue(config).await.map(Some),
+        Some(Dedupe::Attribute(_)) if !force => Err(Failure::new(
+            Exit::Config,
+            "[queue] dedupe names a message attribute, which letters do not keep: their events may be rows already, by \
+             other messages",
+        )
+        .hint("if they are known not to be, say --force")),
+        Some(Dedupe::Attribute(_)) | None => Ok(None),
+    }
 }
 
 /// A slip of the hand would replay nothing, which looks like good news.
