@@ -5,17 +5,22 @@ use std::{collections::HashSet, fs, time::Duration};
 
 use masq::{
     config::Config,
+    event::Reason,
     local::{
         postgres::{Options, PrivatePostgres},
         scratch::Scratch,
         sqs::SqsServer,
     },
-    pipeline::{decode::decode, mask::mask, now_ms},
+    pipeline::{
+        decode::{Decoder, decode},
+        mask::{Masker, mask},
+        now_ms,
+    },
     queue::{
         Key, Message, Receipt,
         memory::{MemoryQueue, MemoryQueues, Redrive, Settings},
     },
-    sink::Sink,
+    sink::{Batch, Entry, Outcome, Sink, Verdict, postgres::PostgresSink},
     start,
 };
 use serde_json::Value;
@@ -69,15 +74,28 @@ impl Ward {
         self.admit(&config(), messages).await;
     }
 
+    /// Writes a letter `older_than_ledger` with this key.
+    async fn write_late(&self, key: Key) {
+        let (_, mut masker, mut sink) = self.reader(&config()).await;
+        let message = Message::new(key, 1, login("late", "1.1.1.1").into_bytes(), Receipt(String::new()));
+        let dead = masker.dead_letter(&message, Reason::OlderThanLedger, None);
+        let entries = vec![Entry { message, verdict: Verdict::Dead(dead) }];
+        let batch = Batch { entries, doubles: 0, rows: Vec::new(), epoch: masker.epoch().header().clone() };
+        assert_eq!(sink.write(&batch, 0..1).await.unwrap(), [Outcome::Written]);
+    }
+
     async fn admit(&self, config: &Config, messages: &[(Key, Vec<u8>)]) {
-        let keys = self.keys.load();
-        let made = start::database(connector(&self.database.url), config, &keys, "login-queue", options()).await;
-        let ready = made.unwrap_or_else(|error| panic!("{error}"));
-        let (decoder, mut masker, mut sink) = ready.reader(config, &keys).unwrap();
+        let (decoder, mut masker, mut sink) = self.reader(config).await;
         let messages =
             messages.iter().map(|(key, body)| Message::new(*key, 1, body.clone(), Receipt(String::new()))).collect();
         let batch = mask(decode(messages, &decoder), &mut masker);
         sink.write(&batch, 0..batch.len()).await.unwrap();
+    }
+
+    async fn reader(&self, config: &Config) -> (Decoder, Masker, PostgresSink) {
+        let keys = self.keys.load();
+        let made = start::database(connector(&self.database.url), config, &keys, "login-queue", options()).await;
+        made.unwrap_or_else(|error| panic!("{error}")).reader(config, &keys).unwrap()
     }
 
     /// So many letters `bad_ip:ip`, sent so many minutes ago, each of another user.
@@ -228,40 +246,31 @@ async fn a_row_that_the_table_refuses_stays_a_letter_and_its_neighbours_do_not()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_may_be_a_row_already_needs_force() {
     let ward = Ward::new().await;
-    // Before the ledger's memory begins.
-    let old = 40 * 24 * 60;
-    let oldest = "SELECT round(extract(epoch FROM masq.ledger_oldest()) * 1000)::bigint";
-    let late = key(old);
-    assert!(late.sent_at < ward.query(oldest).await[0].parse().unwrap());
     ward.bad_ips(1, 10).await;
-    // Sealed under a time that the ledger remembered, as all letters are; the ledger has forgotten it since.
-    let pruned = ward.bad_ips(1, 14 * 24 * 60).await.remove(0);
-    ward.database.execute(&format!("DELETE FROM masq.ledger WHERE message_id = '{}'", pruned.id)).await;
-    let day = "SELECT to_char((sent_at AT TIME ZONE 'UTC')::date, 'YYYYMMDD') FROM masq.dead_letters ORDER BY sent_at LIMIT 1";
-    let drop = ward
-        .query(&format!(
-            "SELECT format('DROP TABLE masq.%I', c.relname) FROM pg_inherits JOIN pg_class c ON \
-         c.oid = inhrelid WHERE inhparent = 'masq.ledger'::regclass AND c.relname <= 'ledger_' || ({day})"
-        ))
-        .await;
-    ward.database.execute(&drop.join(";")).await;
+    // One became a letter while the ledger knew it, which has forgotten it since; one came when it was too late for that.
+    let forgotten = ward.bad_ips(1, 14 * 24 * 60).await.remove(0);
     ward.database
-        .execute(&format!(
-            "UPDATE masq.dead_letters SET reason = 'older_than_ledger' WHERE message_id = '{}'",
-            pruned.id
-        ))
+        .execute(
+            "UPDATE masq.horizon SET oldest = oldest + interval '3 days'; \
+             DELETE FROM masq.ledger WHERE sent_at < masq.ledger_oldest()",
+        )
         .await;
+    let late = key(40 * 24 * 60);
+    ward.write_late(late).await;
+    assert_eq!(ward.counts().await, "0\t0\t2x1\t3");
 
     let (exit, stdout, said) = ward.replayed(&["--all"]).await;
-    assert_eq!((exit, said.as_str()), (3, "1 became rows, 1 stay dead letters."));
-    assert!(stdout.contains("may be a row already; --force"), "{stdout}");
-    let opened = format!("SELECT count(*) FROM masq.openings WHERE message_id = '{}'", pruned.id);
-    assert_eq!(ward.query(&opened).await, ["0"], "what is not replayed is not opened");
+    assert_eq!((exit, said.as_str()), (3, "2 became rows, 1 stay dead letters."));
+    assert!(stdout.starts_with(&late.id.to_string()) && stdout.contains("may be a row already; --force"), "{stdout}");
+    let opened = ward.query("SELECT DISTINCT message_id FROM masq.openings").await;
+    assert!(opened.contains(&forgotten.id.to_string()));
+    assert!(!opened.contains(&late.id.to_string()), "what is not replayed is not opened");
+    ward.assert_reconciled().await;
 
     let (exit, _, said) = ward.replayed(&["--all", "--force"]).await;
     assert_eq!((exit, said.as_str()), (0, "1 became rows, 0 stay dead letters."));
-    assert_eq!(ward.query("SELECT letters, keyless FROM masq.replays ORDER BY id").await, ["1\t0", "1\t1"]);
-    assert_eq!(ward.counts().await, "2\t1\t3x1\t0");
+    assert_eq!(ward.query("SELECT letters, keyless FROM masq.replays ORDER BY id").await, ["2\t1", "1\t1"]);
+    assert_eq!(ward.counts().await, "3\t2\t3x1\t0");
     assert_eq!(ward.replayed(&["--all", "--force"]).await.2, "0 became rows, 0 stay dead letters.");
     ward.assert_reconciled().await;
 }
@@ -293,8 +302,20 @@ async fn two_operators_at_once_make_each_letter_one_row() {
     const LETTERS: usize = 3_000;
     let ward = Ward::new().await;
     ward.bad_ips(LETTERS, 10).await;
-    let (one, two) = tokio::join!(ward.replayed(&["--all", "--json"]), ward.replayed(&["--all", "--json"]));
+    // One waits for the table, the other for the one's letters: both have the same ones in hand.
+    let session = ward.database.session().await;
+    session.batch_execute("BEGIN; LOCK TABLE user_logins IN SHARE MODE").await.unwrap();
+    let release = async {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        until("both wait", async || ward.query(waiting).await == ["2"]).await;
+        session.batch_execute("COMMIT").await.unwrap();
+    };
+    let replayed = || ward.replayed(&["--all", "--json"]);
+    let (one, two, ()) = tokio::join!(replayed(), replayed(), release);
     assert_eq!((one.0, two.0), (0, 0), "{} {}", one.2, two.2);
+    let settled = [&one, &two].map(|(_, _, said)| said.contains("were replayed or purged by then"));
+    assert_eq!(settled.iter().filter(|settled| **settled).count(), 1, "{} {}", one.2, two.2);
     let rows = |stdout: &str| -> Vec<String> {
         let letters = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         letters.filter(|letter| letter["outcome"] == "row").map(|letter| letter["message_id"].to_string()).collect()
@@ -394,6 +415,27 @@ async fn replay_and_purge_at_once_leave_nothing_between() {
     assert_eq!(all.0, 0, "{}", all.2);
     assert_eq!(ward.counts().await, format!("{LETTERS}\t{LETTERS}\t1x{LETTERS}\t0"));
     ward.assert_reconciled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_whose_event_is_a_row_already_stays_one() {
+    let ward = Ward::new().await;
+    let (server, ..) = queues().await;
+    let url = server.queue_url("login-queue");
+    fs::write(ward.file(), format!("[queue]\ndedupe = \"body:device_id\"\nurl = \"{url}\"\n{MENDED}")).unwrap();
+    // All have one device: of three letters one becomes a row and claims it.
+    ward.bad_ips(3, 10).await;
+    let (exit, stdout, said) = ward.replayed(&["--all"]).await;
+    assert_eq!((exit, said.as_str()), (3, "1 became rows, 2 stay dead letters."));
+    assert_eq!(stdout.matches("another message brought the same event, and is a row").count(), 2, "{stdout}");
+    assert_eq!(ward.counts().await, "1\t1\t2x2 3x1\t2");
+    assert_eq!(ward.query("SELECT count(*) FROM masq.dedupe").await, ["1"]);
+    ward.assert_reconciled().await;
+
+    fs::write(ward.file(), format!("[queue]\ndedupe = \"attribute:id\"\nurl = \"{url}\"\n{MENDED}")).unwrap();
+    let (exit, _, stderr) = finish(ward.replay(&["--all"])).await;
+    assert!(exit == 78 && stderr.contains("which letters do not keep"), "{stderr}");
+    assert_eq!(ward.replayed(&["--all", "--force"]).await.2, "2 became rows, 0 stay dead letters.");
 }
 
 /// A queue with its dead-letter queue: a message goes there after its first delivery.
