@@ -372,6 +372,34 @@ async fn postgresql_stopped_in_the_middle_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_which_nobody_knows_is_asked_about_and_not_repeated() {
+    let ward = Ward { database: Database::alone().await, keys: Keys::create() };
+    fs::write(ward.file(), MENDED).unwrap();
+    ward.bad_ips(3, 10).await;
+    ward.database.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    ward.database.execute("SELECT pg_reload_conf()").await;
+    let child = ward.replay(&["--all"]).spawn().unwrap();
+    // Every COMMIT goes through here, and is cut off where it waits for a standby that there is not.
+    let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let resolved = "SELECT count(*) FROM masq.dead_letters WHERE resolved_at IS NOT NULL";
+    until("the rows are there", async || {
+        ward.query(cancel).await;
+        ward.query(resolved).await == ["3"]
+    })
+    .await;
+    until("it asks again", async || ward.query(cancel).await != ["0"]).await;
+    ward.database.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+    ward.database.execute("SELECT pg_reload_conf()").await;
+    let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.unwrap().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("not confirmed by the synchronous standby"), "{stderr}");
+    assert!(stderr.contains("0 became rows, 0 stay dead letters, 3 were replayed or purged by then."), "{stderr}");
+    assert_eq!(ward.counts().await, "3\t3\t3x3\t0");
+    ward.assert_reconciled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn purged_letters_are_gone_and_the_ledger_still_knows_their_messages() {
     let ward = Ward::new().await;
     let letters = ward.bad_ips(5, 10).await;
