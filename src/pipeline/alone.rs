@@ -1,9 +1,10 @@
 //! Messages that have come so often that reading them may be what ends the process: each is read alone, on the record.
 //!
-//! Before such a message is read, that is put on record; once it has been read, the record is cleared. Whoever finds a
-//! record that it did not write itself knows that the reader before did not live to clear it: then the message is read
-//! no more, but sealed as a dead letter as it is. So poison does not end processes for ever, its neighbours go on, and
-//! nothing but a reader's end makes poison of a message: no outage, no slow database, no count alone.
+//! Before such a message is read, that is put on record; once it has been read, the record is cleared. Whoever finds
+//! records that it did not write itself knows that the readers before did not live to clear them. After two of those the
+//! message is read no more, but sealed as a dead letter as it is. So poison does not end processes for ever, its
+//! neighbours go on, and nothing but its readers' ends makes poison of a message: no outage, no slow database, no count
+//! alone. One end is not enough, for a process may be killed at any moment, and this is one.
 
 use super::{
     Worker,
@@ -19,6 +20,9 @@ use crate::{
     sink::{Sink, SinkError},
 };
 
+/// So many readers in a row whom a message has survived make it poison.
+const READERS: u32 = 2;
+
 impl<Q: Queue, S: Sink> Worker<Q, S> {
     /// Decodes a batch in which some messages have come often. Told to stop before one of those can be put on record,
     /// it gives that one back unread.
@@ -29,13 +33,13 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
                 decoded.append(&mut decode(Vec::from([message]), &self.decoder));
                 continue;
             }
-            match self.was_on_record(&message, shutdown).await {
-                Some(false) => {
+            match self.put_on_record(&message, shutdown).await {
+                Some(readers) if readers < READERS => {
                     let key = message.key;
                     decoded.append(&mut decode(Vec::from([message]), &self.decoder));
                     self.clear_record(key, shutdown).await;
                 }
-                Some(true) => {
+                Some(_) => {
                     let reject = Reject { reason: Reason::PoisonReceiveCount, subject: None };
                     decoded.push(Decoded { message, meaning: Err(reject) });
                 }
@@ -46,14 +50,14 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         decoded
     }
 
-    /// Puts a message on record, and answers whether it was there already. `None`: it is time to stop.
-    async fn was_on_record(&mut self, message: &Message, shutdown: &Shutdown) -> Option<bool> {
+    /// Puts a message on record, and answers how many readers were there before. `None`: it is time to stop.
+    async fn put_on_record(&mut self, message: &Message, shutdown: &Shutdown) -> Option<u32> {
         let mut patience = Patience::new(&self.status.database, shutdown, RETRY.0, RETRY.1);
         loop {
             match self.sink.suspect(message.key).await {
-                Ok(known) => {
+                Ok(readers) => {
                     patience.done();
-                    return Some(known);
+                    return Some(readers);
                 }
                 Err(error) if wait_out(&error, &mut patience, &self.status).await => {}
                 Err(_) => return None,

@@ -227,7 +227,7 @@ impl Sink for PostgresSink {
         self.oldest
     }
 
-    async fn suspect(&mut self, key: Key) -> Result<bool, SinkError> {
+    async fn suspect(&mut self, key: Key) -> Result<u32, SinkError> {
         let open = self.open().await?;
         suspects::record(&open.session, key).await.map_err(|error| self.explain_own(&error))
     }
