@@ -431,6 +431,44 @@ async fn purged_letters_are_gone_and_the_ledger_still_knows_their_messages() {
     assert_eq!(ward.counts().await, "2\t2\t1x2 5x3\t0");
 }
 
+/// Beyond what a worker needs: as SECURITY.md says it.
+const GRANTS: &str = "GRANT SELECT, UPDATE, DELETE ON masq.dead_letters TO operator; \
+    GRANT UPDATE ON masq.ledger TO operator; GRANT SELECT ON masq.epochs TO operator; \
+    GRANT INSERT ON masq.openings, masq.replays TO operator; GRANT SELECT, INSERT ON masq.purges TO operator";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_needs_no_more_rights_than_the_papers_say() {
+    let ward = Ward::new().await;
+    ward.bad_ips(2, 10).await;
+    let role = format!("operator_{}", Uuid::new_v4().simple());
+    let grant = |grants: &str| grants.replace("operator", &role);
+    let worker = "CREATE ROLE operator LOGIN; GRANT USAGE ON SCHEMA masq TO operator; GRANT INSERT ON user_logins TO operator; \
+        GRANT SELECT ON masq.migrations, masq.key_checks TO operator; GRANT SELECT, INSERT ON masq.ledger TO operator; \
+        GRANT INSERT ON masq.dead_letters, masq.epochs TO operator; \
+        GRANT SELECT, INSERT, DELETE ON masq.suspects TO operator; GRANT SELECT, INSERT ON masq.dedupe TO operator; \
+        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA masq TO operator";
+    ward.database.execute(&grant(worker)).await;
+    let url = ward.database.url.replace("postgres@", &format!("{role}@"));
+    let ward = Ward { database: Database::of(&url), ..ward };
+    let (exit, _, stderr) = finish(ward.replay(&["--all"])).await;
+    assert!(exit == 77 && stderr.contains("42501"), "{stderr}");
+
+    let owner = Database::of(&url.replace(&role, "postgres"));
+    owner.execute(&grant(GRANTS)).await;
+    let (exit, _, stderr) = finish(ward.replay(&["--all"])).await;
+    assert_eq!(exit, 0, "{stderr}");
+    let (exit, _, stderr) = finish(ward.masq(&["dead", "purge", "--older-than", "0s", "--yes"])).await;
+    assert!(exit == 0 && stderr.contains("2 dead letters were deleted"), "{stderr}");
+    let (exit, _, stderr) = finish(ward.masq(&["reconcile"])).await;
+    assert!(exit == 77 && stderr.contains("42501"), "{stderr}");
+    owner.execute(&grant("GRANT SELECT ON ALL TABLES IN SCHEMA masq TO operator")).await;
+    let (exit, stdout, _) = finish(ward.masq(&["reconcile"])).await;
+    assert!(exit == 0 && stdout.contains("this login may not read it"), "{stdout}");
+    owner.execute(&grant("GRANT SELECT ON user_logins TO operator; GRANT INSERT ON masq.baselines TO operator")).await;
+    assert_eq!(finish(ward.masq(&["reconcile", "--strict", "--baseline"])).await.0, 0);
+    ward.assert_reconciled().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replay_and_purge_at_once_leave_nothing_between() {
     const LETTERS: usize = 3_000;

@@ -60,7 +60,8 @@ async fn a_message_on_a_dead_letter_queue_has_the_key_that_it_had_before_it_was_
             "DeadLetterQueueSourceArn":"arn:aws:sqs:eu-west-1:000000000000:orders"}},
         {"MessageId":"odd-1","ReceiptHandle":"2","Attributes":{"SentTimestamp":"7"}}]}"#;
     let (stub, queue) = with([Step::ok(answer), Step::ok(answer)]).await;
-    let keys = async |queue: &SqsQueue| receive(queue).await.unwrap().iter().map(|message| message.key).collect::<Vec<_>>();
+    let keys =
+        async |queue: &SqsQueue| receive(queue).await.unwrap().iter().map(|message| message.key).collect::<Vec<_>>();
     let key = |queue| Key::new(queue, "odd-1", 7);
     assert_eq!(keys(&queue).await, [key("login-queue"); 2]);
     assert_eq!(keys(&queue.clone().redriven_from("payments")).await, [key("orders"), key("payments")]);
