@@ -109,6 +109,14 @@ impl Ward {
         messages.into_iter().map(|(key, _)| key).collect()
     }
 
+    /// Makes each transaction of a replay last, so that what happens happens in the middle of one.
+    async fn slow(&self) {
+        let trigger = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$; \
+             CREATE TRIGGER slow AFTER UPDATE ON masq.dead_letters EXECUTE FUNCTION slow()";
+        self.database.execute(trigger).await;
+    }
+
     /// A letter that no configuration mends.
     async fn wrong(&self) -> Key {
         let key = key(1);
@@ -332,6 +340,7 @@ async fn kill_9_in_the_middle_leaves_what_the_next_one_finishes() {
     const LETTERS: usize = 6_000;
     let ward = Ward::new().await;
     ward.bad_ips(LETTERS, 10).await;
+    ward.slow().await;
     let rows = async || ward.query("SELECT count(*) FROM user_logins").await[0].parse::<usize>().unwrap();
     let mut killed_in_the_middle = 0;
     for _ in 0..4 {
@@ -359,6 +368,7 @@ async fn postgresql_stopped_in_the_middle_is_waited_for() {
     let ward = Ward { database: Database::of(&server.conninfo()), keys: Keys::create() };
     fs::write(ward.file(), MENDED).unwrap();
     ward.bad_ips(LETTERS, 10).await;
+    ward.slow().await;
     let child = ward.replay(&["--all"]).spawn().unwrap();
     until("some rows", async || ward.counts().await.starts_with(|first: char| first != '0')).await;
     drop(server); // an immediate shutdown, as a crash is
