@@ -13,7 +13,8 @@ use crate::{
     check::{self, Finding, Severity},
     config::{ColumnType, Config, Dedupe},
     db::{
-        ConnectError, Connector, DbError, Session, catalog,
+        ConnectError, Connector, DbError, Session,
+        catalog::{self, Table},
         examine::{self, Examined},
         migrations::{self, Migrated},
     },
@@ -167,7 +168,8 @@ pub async fn attributes(queue: &SqsQueue, deadline: Instant) -> Result<QueueAttr
     }
 }
 
-/// Makes a database ready: migrates it if something is missing, examines it, claims it for these keys.
+/// Makes a database ready: migrates it if something is missing, examines it, claims it for these keys. Begins anew when
+/// the database goes away meanwhile.
 ///
 /// # Errors
 /// All problems at once.
@@ -180,7 +182,27 @@ pub async fn database(
 ) -> Result<Ready, StartError> {
     // Before a table is created that does not take them.
     refuse_problems(&mut check::defaults(config))?;
-    let mut session = connect(&connector, options.deadline).await?;
+    let mut patience = Patience::new(options.deadline);
+    let (table, stored, oldest) = loop {
+        match prepare(&connector, config, keys, options).await {
+            Err(StartError::Absent(what)) => patience.wait("database", what).await?,
+            prepared => break prepared?,
+        }
+    };
+    let columns = config.columns.iter().map(|column| column.name.clone()).collect();
+    let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
+    let target = Target { connector, table, columns, retention, dedupe_retention, queue: queue_name.to_owned() };
+    Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
+}
+
+/// The target table, the types of the configured columns, and the oldest SentTimestamp that the ledger remembers.
+async fn prepare(
+    connector: &Connector,
+    config: &Config,
+    keys: &KeyRing,
+    options: Options,
+) -> Result<(Table, Vec<ColumnType>, i64), StartError> {
+    let mut session = connect(connector, options.deadline).await?;
     let mut examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     refuse_problems(&mut examined.findings)?;
     if examined.needs_migration {
@@ -199,10 +221,7 @@ pub async fn database(
         .await
         .map_err(|error| DbError::new("making the ledger's partitions", &error))?;
     session.close().await;
-    let columns = config.columns.iter().map(|column| column.name.clone()).collect();
-    let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
-    let target = Target { connector, table, columns, retention, dedupe_retention, queue: queue_name.to_owned() };
-    Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
+    Ok((table, stored, oldest))
 }
 
 /// Creates or upgrades the schema `masq` and, if it is missing, the target table.
