@@ -455,7 +455,7 @@ async fn an_operator_needs_no_more_rights_than_the_papers_say() {
     let worker = "CREATE ROLE operator LOGIN; GRANT USAGE ON SCHEMA masq TO operator; GRANT INSERT ON user_logins TO operator; \
         GRANT SELECT ON masq.migrations, masq.key_checks TO operator; GRANT SELECT, INSERT ON masq.ledger TO operator; \
         GRANT INSERT ON masq.dead_letters, masq.epochs TO operator; \
-        GRANT SELECT, INSERT, DELETE ON masq.suspects TO operator; GRANT SELECT, INSERT ON masq.dedupe TO operator; \
+        GRANT SELECT, INSERT, UPDATE, DELETE ON masq.suspects, masq.dedupe TO operator; \
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA masq TO operator";
     ward.database.execute(&grant(worker)).await;
     let url = ward.database.url.replace("postgres@", &format!("{role}@"));
