@@ -27,6 +27,7 @@ mod local_queue;
 mod messages;
 mod model;
 mod naughty;
+mod order;
 mod pipeline;
 mod pooler;
 mod postgres;

@@ -39,7 +39,7 @@ impl Scene {
         let keys = Keys::create();
         let shared = shared(&keys);
         let visibility = Duration::from_secs(30);
-        Self { queue: ScriptedQueue::new(None), database, keys, shared, config, visibility }
+        Self { queue: ScriptedQueue::new("login-queue", None), database, keys, shared, config, visibility }
     }
 
     pub(crate) fn send(&self, user: &str) -> Key {
