@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod memory;
 pub mod postgres;
 mod shape;
+mod stalled;
 mod suspects;
 mod transaction;
 

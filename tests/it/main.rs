@@ -36,4 +36,5 @@ mod run;
 mod second_opinions;
 mod signature;
 mod sink;
+mod stopped;
 mod tables;
