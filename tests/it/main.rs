@@ -32,6 +32,7 @@ mod pooler;
 mod postgres;
 mod preview;
 mod refusals;
+mod remedies;
 mod run;
 mod second_opinions;
 mod signature;
