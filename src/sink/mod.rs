@@ -12,6 +12,7 @@ pub mod memory;
 pub mod postgres;
 pub mod replay;
 mod shape;
+mod stalled;
 mod suspects;
 mod transaction;
 

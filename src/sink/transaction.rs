@@ -180,7 +180,8 @@ pub(super) fn is_late(entry: &Entry) -> bool {
     matches!(&entry.verdict, Verdict::Dead(dead) if dead.reason == Reason::OlderThanLedger)
 }
 
-fn copy_rows(target: &Target) -> String {
+/// Its statement that copies rows.
+pub(super) fn copy_rows(target: &Target) -> String {
     let columns: Vec<String> = target.columns.iter().map(|name| quote_ident(name)).collect();
     format!(
         "COPY {}.{} ({}) FROM STDIN BINARY",
