@@ -1,6 +1,11 @@
 //! `masq queue`: a local SQS-compatible queue, for development and tests.
 
-use std::{io, net::SocketAddr};
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use super::{
     context::Context,
@@ -9,15 +14,18 @@ use super::{
     signals,
 };
 use crate::{
-    local::sqs::SqsServer,
+    local::sqs::{History, Script, SqsServer},
     queue::memory::{MemoryQueues, Settings},
 };
 
 /// Serve a local SQS-compatible queue in memory, until Ctrl-C
 #[derive(clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   masq queue --create login-queue
-  masq send --generate 1000 --queue-url http://127.0.0.1:9324/000000000000/login-queue")]
+  masq send --generate 1000 --queue-url http://127.0.0.1:9324/000000000000/login-queue
+
+  echo '{\"action\":\"DeleteMessageBatch\",\"fault\":\"lose_answer\",\"share\":0.05}' >faults.jsonl
+  masq queue --faults faults.jsonl --history history.jsonl")]
 pub(super) struct Args {
     /// Listen on this address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9324")]
@@ -25,6 +33,15 @@ pub(super) struct Args {
     /// Create these queues; more can be created by any SQS client
     #[arg(long, value_name = "NAME", num_args = 1.., default_value = "login-queue")]
     create: Vec<String>,
+    /// Have go wrong what this file says: JSON lines {"action","fault","share","from","until","times","seconds"}
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
+    /// Draw the shares of --faults from this seed
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "faults")]
+    seed: u64,
+    /// Write what happens to messages into this file, as JSON lines of ids and times
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
@@ -34,7 +51,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         let failure = |error| Failure::new(Exit::Usage, format!("cannot create the queue {name}")).because(&error);
         queues.create(name, Settings::default()).map_err(failure)?;
     }
-    let server = SqsServer::start(args.listen, queues).await.map_err(|error| cannot_listen(args.listen, &error))?;
+    let script = args.faults.as_deref().map_or(Ok(Script::default()), |path| script(path, args.seed))?;
+    let history = args.history.as_deref().map_or(Ok(History::default()), history)?;
+    let server = SqsServer::start_with(args.listen, queues, script, history.clone())
+        .await
+        .map_err(|error| cannot_listen(args.listen, &error))?;
     if !args.listen.ip().is_loopback() {
         tracing::warn!("this queue checks no signatures, and everybody who reaches {} can use it", server.addr());
     }
@@ -45,8 +66,30 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     ));
     report::print(urls.iter().map(|url| format!("{url}\n")).collect::<String>())?;
     stop.gently.started().await;
-    server.stop().await;
+    for (trouble, times) in server.stop().await {
+        context.say(format_args!("{trouble}: {times} times"));
+    }
+    history.check().map_err(|error| {
+        let failure = Failure::new(Exit::of_file(&error), "the history is not whole");
+        failure.because(&error)
+    })?;
     Ok(Exit::Done)
+}
+
+fn script(path: &Path, seed: u64) -> Result<Script, Failure> {
+    let shown = path.display();
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::new(Exit::of_file(&error), format!("cannot read {shown}")).because(&error))?;
+    Script::parse(&text, seed)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{shown} is no script of faults")).because(&error))
+}
+
+/// A file that is there already is kept, and this history comes after it.
+fn history(path: &Path) -> Result<History, Failure> {
+    let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+        Failure::new(Exit::of_file(&error), format!("cannot write {}", path.display())).because(&error)
+    })?;
+    Ok(History::to(file))
 }
 
 /// A line for the shell. The AWS CLI wants a region and keys, and this server takes any.

@@ -290,8 +290,9 @@ struct LocalQueue {
 }
 
 impl LocalQueue {
-    fn start(directory: &TempDir) -> Self {
-        let mut child = masq(directory.path(), &["queue", "--listen", "127.0.0.1:0", "--create", "q"]).spawn().unwrap();
+    fn start(directory: &TempDir, args: &[&str]) -> Self {
+        let queue = ["queue", "--listen", "127.0.0.1:0", "--create", "q"];
+        let mut child = masq(directory.path(), &[&queue[..], args].concat()).spawn().unwrap();
         let mut url = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
         Self { child, url: url.trim_end().to_owned() }
@@ -309,6 +310,14 @@ impl LocalQueue {
         let queue = SqsQueue::connect(settings, &variable).await.unwrap();
         queue.attributes().await.unwrap().depth.visible
     }
+
+    /// Ends it in good order: its exit code and what it said.
+    fn stop(mut self) -> (i32, String) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let mut err = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), err)
+    }
 }
 
 impl Drop for LocalQueue {
@@ -319,9 +328,37 @@ impl Drop for LocalQueue {
 }
 
 #[tokio::test]
+async fn a_queue_has_go_wrong_what_a_file_says_and_keeps_a_history() {
+    let here = directory();
+    let faults = here.path().join("faults.jsonl");
+    fs::write(&faults, "{\"action\":\"SendMessageBatch\",\"fault\":\"throttle\",\"times\":2}\n").unwrap();
+    let queue = LocalQueue::start(&here, &["--faults", "faults.jsonl", "--history", "history.jsonl", "--seed", "7"]);
+    let sent = queue.send(&here, &["--generate", "30"]);
+    assert_eq!(sent.code, 0, "{}", sent.err);
+    assert!(sent.err.contains("30 sent, 0 refused") && sent.err.contains("RequestThrottled"), "{}", sent.err);
+    let (code, err) = queue.stop();
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("throttle: 2 times"), "{err}");
+    let history = fs::read_to_string(here.path().join("history.jsonl")).unwrap();
+    let events: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.iter().filter(|it| it["event"] == "send" && it["queue"] == "q").count(), 30);
+    assert_eq!(events.last().unwrap()["faults"]["throttle"], 2);
+
+    fs::write(&faults, "\n{\"action\":\"*\",\"fault\":\"meteor\"}\n").unwrap();
+    let wrong = run(&here, &["queue", "--listen", "127.0.0.1:0", "--faults", "faults.jsonl"]);
+    assert_eq!(wrong.code, 2);
+    assert!(
+        wrong.err.contains("faults.jsonl") && wrong.err.contains("line 2: unknown variant `meteor`"),
+        "{}",
+        wrong.err
+    );
+    assert_eq!(run(&here, &["queue", "--seed", "7"]).code, 2, "a seed decides in a script alone");
+}
+
+#[tokio::test]
 async fn what_is_sent_is_on_the_queue_and_what_cannot_be_is_named_by_line() {
     let here = directory();
-    let queue = LocalQueue::start(&here);
+    let queue = LocalQueue::start(&here, &[]);
     let generated = queue.send(&here, &["--generate", "123", "--bad", "50"]);
     assert_eq!(generated.code, 0, "{}", generated.err);
     assert!(generated.err.contains("123 sent, 0 refused"), "{}", generated.err);
@@ -346,7 +383,7 @@ async fn what_is_sent_is_on_the_queue_and_what_cannot_be_is_named_by_line() {
 #[test]
 fn the_local_queue_ends_well_at_a_signal_and_leaves_no_core() {
     let here = directory();
-    let mut queue = LocalQueue::start(&here);
+    let mut queue = LocalQueue::start(&here, &[]);
     #[cfg(target_os = "linux")]
     {
         let limits = fs::read_to_string(format!("/proc/{}/limits", queue.child.id())).unwrap();

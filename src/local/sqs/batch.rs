@@ -72,7 +72,7 @@ pub(super) fn each<E: Entry, T>(entries: &[E], step: impl Fn(&E) -> Result<T, Fa
             Ok(success) => outcome.successful.push(success),
             Err(fault) => outcome.failed.push(Failed {
                 id: entry.id().to_owned(),
-                sender_fault: true,
+                sender_fault: fault.is_senders(),
                 code: fault.code(),
                 message: fault.to_string(),
             }),

@@ -2,11 +2,12 @@
 //! for clients that grew up with the older query protocol, in the header `x-amzn-query-error` (AWS JSON protocol with
 //! the `awsQueryCompatible` trait). The texts are this server's own and carry nothing from a message.
 
+use axum::http::StatusCode;
 use thiserror::Error;
 
 use crate::queue::memory::{CreateError, ReceiptError};
 
-/// Why a request, or one entry of a batch, was refused. All are the sender's fault.
+/// Why a request, or one entry of a batch, was refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum Fault {
     #[error("the specified queue does not exist")]
@@ -39,6 +40,16 @@ pub(super) enum Fault {
     OverLimit,
     #[error("{0}")]
     UnsupportedOperation(String),
+    #[error("the script has the request throttled")]
+    RequestThrottled,
+    #[error("the script has the service unavailable")]
+    ServiceUnavailable,
+    #[error("the script has the request denied")]
+    AccessDenied,
+    #[error("the script has the security token expired")]
+    ExpiredToken,
+    #[error("the script has the entry fail")]
+    InternalError,
     #[error("the request's body is not what the operation takes (line {line}, column {column})")]
     Serialization { line: usize, column: usize },
     #[error("the request's body was cut off or is larger than {limit} bytes")]
@@ -64,6 +75,11 @@ impl Fault {
             Self::BatchRequestTooLong { .. } => "com.amazonaws.sqs#BatchRequestTooLong",
             Self::OverLimit => "com.amazonaws.sqs#OverLimit",
             Self::UnsupportedOperation(_) => "com.amazonaws.sqs#UnsupportedOperation",
+            Self::RequestThrottled => "com.amazonaws.sqs#RequestThrottled",
+            Self::ServiceUnavailable => "com.amazon.coral.service#ServiceUnavailableException",
+            Self::AccessDenied => "com.amazon.coral.service#AccessDeniedException",
+            Self::ExpiredToken => "com.amazon.coral.service#ExpiredTokenException",
+            Self::InternalError => "com.amazon.coral.service#InternalFailure",
             Self::Serialization { .. } | Self::BodyUnreadable { .. } => {
                 "com.amazon.coral.service#SerializationException"
             }
@@ -88,14 +104,33 @@ impl Fault {
             Self::BatchRequestTooLong { .. } => "AWS.SimpleQueueService.BatchRequestTooLong",
             Self::OverLimit => "OverLimit",
             Self::UnsupportedOperation(_) => "AWS.SimpleQueueService.UnsupportedOperation",
+            Self::RequestThrottled => "RequestThrottled",
+            Self::ServiceUnavailable => "ServiceUnavailable",
+            Self::AccessDenied => "AccessDenied",
+            Self::ExpiredToken => "ExpiredToken",
+            Self::InternalError => "InternalError",
             Self::Serialization { .. } | Self::BodyUnreadable { .. } => "SerializationException",
+        }
+    }
+
+    /// Whether the sender could have done better.
+    pub(super) fn is_senders(&self) -> bool {
+        !matches!(self, Self::ServiceUnavailable | Self::InternalError)
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::AccessDenied | Self::ExpiredToken => StatusCode::FORBIDDEN,
+            _ => StatusCode::BAD_REQUEST,
         }
     }
 
     /// The body of the answer and its `x-amzn-query-error`.
     pub(super) fn answer(&self) -> (String, String) {
         let body = serde_json::json!({ "__type": self.shape(), "message": self.to_string() });
-        (body.to_string(), format!("{};Sender", self.code()))
+        (body.to_string(), format!("{};{}", self.code(), if self.is_senders() { "Sender" } else { "Receiver" }))
     }
 }
 

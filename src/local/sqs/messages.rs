@@ -5,14 +5,16 @@ use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive, sync::Arc, ti
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
-    ACCOUNT, Service,
+    ACCOUNT,
     attributes::{LARGEST_MESSAGE, LONGEST_DELAY, LONGEST_VISIBILITY, LONGEST_WAIT},
     batch::{self, Entry, Outcome, Succeeded},
+    call::{Call, CalledQueue},
     content::{self, MessageAttributes},
     fault::Fault,
     queues::Done,
+    script::Trouble,
 };
-use crate::queue::memory::{Delivery, MemoryQueue, Outgoing};
+use crate::queue::memory::{Delivery, Outgoing};
 
 /// The attributes that a receiver may ask for by name; those of them that this server does not have never come.
 const SYSTEM_ATTRIBUTES: [&str; 10] = [
@@ -146,23 +148,24 @@ impl Entry for Handle<'_> {
     }
 }
 
-pub(super) fn send(service: &Service, request: &Send) -> Result<Sent, Fault> {
-    send_one(&service.queue(&request.queue_url)?, request)
+pub(super) fn send(call: &Call<'_>, request: &Send) -> Result<Sent, Fault> {
+    send_one(&call.queue(&request.queue_url)?, request)
 }
 
-pub(super) fn send_batch(service: &Service, request: &Batch<Send>) -> Result<Outcome<Sent>, Fault> {
-    let queue = service.queue(&request.queue_url)?;
+pub(super) fn send_batch(call: &Call<'_>, request: &Batch<Send>) -> Result<Outcome<Sent>, Fault> {
+    let queue = call.queue(&request.queue_url)?;
     batch::check(&request.entries)?;
     let size = request.entries.iter().map(|entry| content::size(&entry.message_body, &entry.message_attributes)).sum();
     if size > LARGEST_MESSAGE {
         return Err(Fault::BatchRequestTooLong { limit: LARGEST_MESSAGE, size });
     }
     Ok(batch::each(&request.entries, |entry| {
+        call.begin_entry()?;
         send_one(&queue, entry).map(|sent| Sent { id: Some(entry.id.to_string()), ..sent })
     }))
 }
 
-fn send_one(queue: &MemoryQueue, message: &Send) -> Result<Sent, Fault> {
+fn send_one(queue: &CalledQueue<'_>, message: &Send) -> Result<Sent, Fault> {
     let Send { message_body: body, message_attributes: attributes, .. } = message;
     if message.message_group_id.is_some() || message.message_deduplication_id.is_some() {
         return Err(Fault::UnsupportedOperation("message groups and deduplication ids are not supported here".into()));
@@ -188,8 +191,8 @@ fn send_one(queue: &MemoryQueue, message: &Send) -> Result<Sent, Fault> {
 }
 
 /// Answers empty when the server stops or the queue is deleted in the meantime.
-pub(super) async fn receive(service: &Service, request: Receive<'_>) -> Result<Received, Fault> {
-    let queue = service.queue(&request.queue_url)?;
+pub(super) async fn receive(call: &Call<'_>, request: Receive<'_>) -> Result<Received, Fault> {
+    let queue = call.queue(&request.queue_url)?;
     let settings = queue.settings();
     let max = in_range("MaxNumberOfMessages", request.max_number_of_messages, 1..=10)?.unwrap_or(1);
     let wait = seconds("WaitTimeSeconds", request.wait_time_seconds, LONGEST_WAIT)?.unwrap_or(settings.receive_wait);
@@ -204,12 +207,18 @@ pub(super) async fn receive(service: &Service, request: Receive<'_>) -> Result<R
     let deliveries = tokio::select! {
         biased;
         deliveries = queue.take(max, wait, visibility.unwrap_or(settings.visibility)) => deliveries,
-        () = service.stopping.cancelled() => Vec::new(),
+        () = call.service.stopping.cancelled() => Vec::new(),
     };
     if deliveries.is_empty() && wait.is_zero() && queue.is_full() {
         return Err(Fault::OverLimit); // a long poll is answered with silence instead
     }
-    let messages = deliveries.into_iter().map(|it| message(it, &wanted, &request.message_attribute_names));
+    let messages = deliveries.into_iter().map(|it| {
+        let mut message = message(it, &wanted, &request.message_attribute_names);
+        if call.has(Trouble::Corrupt) {
+            message.body.pop();
+        }
+        message
+    });
     Ok(Received { messages: messages.collect() })
 }
 
@@ -241,33 +250,39 @@ fn system_attributes(delivery: &Delivery, wanted: &[String]) -> Option<SystemAtt
     })
 }
 
-pub(super) fn delete(service: &Service, request: &Handle) -> Result<Done, Fault> {
-    delete_one(&service.queue(&request.queue_url)?, request)?;
+pub(super) fn delete(call: &Call<'_>, request: &Handle) -> Result<Done, Fault> {
+    delete_one(&call.queue(&request.queue_url)?, request)?;
     Ok(Done {})
 }
 
-pub(super) fn delete_batch(service: &Service, request: &Batch<Handle>) -> Result<Outcome<Succeeded>, Fault> {
-    let queue = service.queue(&request.queue_url)?;
+pub(super) fn delete_batch(call: &Call<'_>, request: &Batch<Handle>) -> Result<Outcome<Succeeded>, Fault> {
+    let queue = call.queue(&request.queue_url)?;
     batch::check(&request.entries)?;
-    Ok(batch::each_done(&request.entries, |entry| delete_one(&queue, entry)))
+    Ok(batch::each_done(&request.entries, |entry| {
+        call.begin_entry()?;
+        delete_one(&queue, entry)
+    }))
 }
 
-fn delete_one(queue: &MemoryQueue, handle: &Handle) -> Result<(), Fault> {
+fn delete_one(queue: &CalledQueue<'_>, handle: &Handle) -> Result<(), Fault> {
     Ok(queue.remove(receipt(handle)?)?)
 }
 
-pub(super) fn change_visibility(service: &Service, request: &Handle) -> Result<Done, Fault> {
-    hide_one(&service.queue(&request.queue_url)?, request)?;
+pub(super) fn change_visibility(call: &Call<'_>, request: &Handle) -> Result<Done, Fault> {
+    hide_one(&call.queue(&request.queue_url)?, request)?;
     Ok(Done {})
 }
 
-pub(super) fn change_visibility_batch(service: &Service, request: &Batch<Handle>) -> Result<Outcome<Succeeded>, Fault> {
-    let queue = service.queue(&request.queue_url)?;
+pub(super) fn change_visibility_batch(call: &Call<'_>, request: &Batch<Handle>) -> Result<Outcome<Succeeded>, Fault> {
+    let queue = call.queue(&request.queue_url)?;
     batch::check(&request.entries)?;
-    Ok(batch::each_done(&request.entries, |entry| hide_one(&queue, entry)))
+    Ok(batch::each_done(&request.entries, |entry| {
+        call.begin_entry()?;
+        hide_one(&queue, entry)
+    }))
 }
 
-fn hide_one(queue: &MemoryQueue, handle: &Handle) -> Result<(), Fault> {
+fn hide_one(queue: &CalledQueue<'_>, handle: &Handle) -> Result<(), Fault> {
     let visibility = seconds("VisibilityTimeout", handle.visibility_timeout, LONGEST_VISIBILITY)?
         .ok_or(Fault::MissingParameter("VisibilityTimeout"))?;
     Ok(queue.hide(receipt(handle)?, visibility)?)

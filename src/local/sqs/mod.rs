@@ -4,24 +4,35 @@
 //! It verifies no signature and knows one account, one region and plain http: it is no place for data that matters.
 //! It has no FIFO queues, tags, policies or encryption, and refuses them instead of ignoring them.
 //! The way of a request: `protocol` (HTTP and JSON) -> `queues` or `messages` (one function per operation) ->
-//! [`MemoryQueues`].
+//! [`MemoryQueues`]. For tests of its clients a [`Script`] can have anything go wrong, and a [`History`] be written.
 
 mod attributes;
 mod batch;
+mod call;
 mod content;
 mod fault;
+mod history;
 mod messages;
 mod protocol;
 mod queues;
+mod script;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{handler::Handler, serve::ListenerExt};
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::{
+    history::History,
+    script::{Script, ScriptError, Trouble},
+};
 use crate::queue::memory::MemoryQueues;
 
 /// The account that all queues belong to. No real account has this number; LocalStack uses the same.
@@ -37,12 +48,17 @@ pub struct SqsServer {
     addr: SocketAddr,
     stopping: DropGuard,
     task: JoinHandle<()>,
+    script: Arc<Script>,
+    history: History,
 }
 
 /// What every request sees.
 #[derive(Clone)]
 struct Service {
     queues: MemoryQueues,
+    script: Arc<Script>,
+    history: History,
+    started: Instant,
     stopping: CancellationToken,
 }
 
@@ -52,10 +68,30 @@ impl SqsServer {
     /// # Errors
     /// The address cannot be bound.
     pub async fn start(listen: SocketAddr, queues: MemoryQueues) -> io::Result<Self> {
+        Self::start_with(listen, queues, Script::default(), History::default()).await
+    }
+
+    /// The same, with what is to go wrong from now on, and with a record of what happens.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn start_with(
+        listen: SocketAddr,
+        queues: MemoryQueues,
+        script: Script,
+        history: History,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
         let stopping = CancellationToken::new();
-        let service = Service { queues, stopping: stopping.clone() };
+        let script = Arc::new(script);
+        let service = Service {
+            queues,
+            script: Arc::clone(&script),
+            history: history.clone(),
+            started: Instant::now(),
+            stopping: stopping.clone(),
+        };
         // Answers are one write each; Nagle's algorithm could only delay them. A connection that refuses is slower.
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         let serve = axum::serve(listener, protocol::answer.with_state(service).into_make_service())
@@ -65,7 +101,7 @@ impl SqsServer {
                 tracing::error!(%error, "the local queue's server ended");
             }
         });
-        Ok(Self { addr, stopping: stopping.drop_guard(), task })
+        Ok(Self { addr, stopping: stopping.drop_guard(), task, script, history })
     }
 
     /// Where it listens.
@@ -83,12 +119,21 @@ impl SqsServer {
         queue_url(&self.addr.to_string(), name)
     }
 
-    /// Ends long polls with an empty answer, finishes the answers on their way, closes the port.
-    pub async fn stop(mut self) {
+    /// How often each trouble of the script has happened, by its name.
+    pub fn troubles(&self) -> BTreeMap<String, u64> {
+        self.script.counts()
+    }
+
+    /// Ends long polls with an empty answer, finishes the answers on their way, closes the port, ends the history.
+    /// Answers what [`SqsServer::troubles`] would.
+    pub async fn stop(mut self) -> BTreeMap<String, u64> {
         drop(self.stopping);
         if timeout(STOP_PATIENCE, &mut self.task).await.is_err() {
             self.task.abort();
         }
+        let troubles = self.script.counts();
+        self.history.end(troubles.clone());
+        troubles
     }
 }
 

@@ -1,16 +1,19 @@
 //! AWS JSON 1.0 over HTTP: which operation a request names, and how an answer looks. Every call passes through
 //! [`answer`], one request to one answer.
 
+use std::io;
+
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
+use futures_util::stream;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Service, fault::Fault, messages, queues};
+use super::{Service, call::Call, fault::Fault, messages, queues, script::Trouble};
 
 /// The largest body of a request. A batch is 1 MiB; a client that escapes every character outside ASCII makes up to
 /// three times that of it, one that escapes all makes six. More would only let a stray upload fill the memory.
@@ -19,35 +22,45 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-js
 
 /// Answers one request.
 pub(super) async fn answer(State(service): State<Service>, request: Request) -> Response {
+    let requested_at = service.history.now();
     let (head, body) = request.into_parts();
+    let action = text(&head.headers, "x-amz-target").strip_prefix("AmazonSQS.").unwrap_or_default();
+    let call = Call { service: &service, action, requested_at };
     let answered = match to_bytes(body, BODY_LIMIT).await {
-        Ok(body) => call(&service, &head.headers, &body).await,
+        Ok(body) => perform(&call, text(&head.headers, "host"), &body).await,
         Err(_cut_or_too_large) => Err(Fault::BodyUnreadable { limit: BODY_LIMIT }),
     };
+    if call.has(Trouble::LoseAnswer) {
+        return respond(StatusCode::OK, broken(), None);
+    }
     match answered {
         Ok(body) => respond(StatusCode::OK, body.into(), None),
         Err(fault) => {
             let (body, query_error) = fault.answer();
-            respond(StatusCode::BAD_REQUEST, body.into(), HeaderValue::try_from(query_error).ok())
+            respond(fault.status(), body.into(), HeaderValue::try_from(query_error).ok())
         }
     }
 }
 
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 /// Does what `X-Amz-Target` names and serialises what comes of it.
-async fn call(service: &Service, headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>, Fault> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let host = text("host");
-    let operation = text("x-amz-target").strip_prefix("AmazonSQS.").ok_or_else(|| {
-        Fault::UnsupportedOperation("only AWS JSON 1.0 is spoken here: POST with X-Amz-Target: AmazonSQS.…".into())
-    })?;
-    match operation {
-        "ReceiveMessage" => reply(&messages::receive(service, parse(body)?).await?),
-        "DeleteMessageBatch" => reply(&messages::delete_batch(service, &parse(body)?)?),
-        "DeleteMessage" => reply(&messages::delete(service, &parse(body)?)?),
-        "ChangeMessageVisibilityBatch" => reply(&messages::change_visibility_batch(service, &parse(body)?)?),
-        "ChangeMessageVisibility" => reply(&messages::change_visibility(service, &parse(body)?)?),
-        "SendMessageBatch" => reply(&messages::send_batch(service, &parse(body)?)?),
-        "SendMessage" => reply(&messages::send(service, &parse(body)?)?),
+async fn perform(call: &Call<'_>, host: &str, body: &Bytes) -> Result<Vec<u8>, Fault> {
+    call.begin().await?;
+    let service = call.service;
+    match call.action {
+        "" => Err(Fault::UnsupportedOperation(
+            "only AWS JSON 1.0 is spoken here: POST with X-Amz-Target: AmazonSQS.…".into(),
+        )),
+        "ReceiveMessage" => reply(&messages::receive(call, parse(body)?).await?),
+        "DeleteMessageBatch" => reply(&messages::delete_batch(call, &parse(body)?)?),
+        "DeleteMessage" => reply(&messages::delete(call, &parse(body)?)?),
+        "ChangeMessageVisibilityBatch" => reply(&messages::change_visibility_batch(call, &parse(body)?)?),
+        "ChangeMessageVisibility" => reply(&messages::change_visibility(call, &parse(body)?)?),
+        "SendMessageBatch" => reply(&messages::send_batch(call, &parse(body)?)?),
+        "SendMessage" => reply(&messages::send(call, &parse(body)?)?),
         "CreateQueue" => reply(&queues::create(service, host, &parse(body)?)?),
         "GetQueueUrl" => reply(&queues::url(service, host, &parse(body)?)?),
         "ListQueues" => reply(&queues::list(service, host, &parse(body)?)?),
@@ -65,6 +78,11 @@ fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
 
 fn reply(answer: &impl Serialize) -> Result<Vec<u8>, Fault> {
     Ok(serde_json::to_vec(answer)?)
+}
+
+/// A body that cannot be sent: the connection is closed before anything of the answer is.
+fn broken() -> Body {
+    Body::from_stream(stream::once(async { Err::<Bytes, _>(io::Error::other("the script has the answer lost")) }))
 }
 
 fn respond(status: StatusCode, body: Body, query_error: Option<HeaderValue>) -> Response {

@@ -11,7 +11,10 @@ use std::{
 
 use uuid::Uuid;
 
-use super::receipt::ReceiptError;
+use super::{
+    event::Removal,
+    receipt::{Handle, ReceiptError},
+};
 use crate::queue::Depth;
 
 /// How many messages may be in flight (AWS, "Amazon SQS standard queue quotas"). Beyond it a poll comes back empty.
@@ -75,7 +78,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(message: Outgoing, visible_at: i64) -> Self {
         let Outgoing { body, attributes, delay: _ } = message;
-        Self { id: Uuid::new_v4(), body, attributes, count: 0, first_received_at: 0, received_at: 0, visible_at }
+        Self { id: random_id(), body, attributes, count: 0, first_received_at: 0, received_at: 0, visible_at }
     }
 
     pub(super) fn id(&self) -> Uuid {
@@ -93,6 +96,11 @@ impl Entry {
             receipt,
         }
     }
+}
+
+/// A UUID of version 4 from the generator that tests seed: ids are no secrets.
+fn random_id() -> Uuid {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
 }
 
 /// What a receive asks for.
@@ -116,6 +124,8 @@ pub(super) struct Backlog {
     entries: BTreeMap<Place, Entry>,
     ready: BTreeSet<Place>,
     hidden: BTreeSet<(i64, Place)>,
+    /// Deleted, and yet to come again.
+    ghosts: BTreeMap<(i64, Place), Entry>,
     /// How many of `hidden` were never received.
     delayed: usize,
     arrivals: u64,
@@ -136,7 +146,7 @@ impl Backlog {
     }
 
     /// Takes the oldest ready messages. `issue` makes a delivery's handle.
-    pub(super) fn take(&mut self, taking: &Taking, issue: impl Fn(Place, u32) -> String) -> Taken {
+    pub(super) fn take(&mut self, taking: &Taking, issue: impl Fn(Handle) -> String) -> Taken {
         let mut taken = Taken::default();
         let max = taking.max.min(IN_FLIGHT_LIMIT.saturating_sub(self.hidden.len() - self.delayed));
         while taken.deliveries.len() < max {
@@ -154,7 +164,8 @@ impl Backlog {
             }
             entry.visible_at = taking.hidden_until;
             self.hidden.insert((taking.hidden_until, place));
-            taken.deliveries.push(entry.delivery(place, issue(place, entry.count)));
+            let handle = Handle { place, count: entry.count, id: entry.id };
+            taken.deliveries.push(entry.delivery(place, issue(handle)));
         }
         taken
     }
@@ -174,17 +185,32 @@ impl Backlog {
         Ok(())
     }
 
-    /// Deletes the message if this is its newest delivery, hidden or not.
-    pub(super) fn delete(&mut self, place: Place, count: u32) {
-        if self.entries.get(&place).is_some_and(|entry| entry.count == count)
+    /// What deleting by the handle of this delivery does.
+    pub(super) fn removal(&self, place: Place, count: u32) -> Removal {
+        match self.entries.get(&place) {
+            Some(entry) if entry.count == count => Removal::Deleted,
+            Some(_) => Removal::Stale,
+            None => Removal::Gone,
+        }
+    }
+
+    /// Deletes the message if this is its newest delivery, hidden or not. With `again_at` it comes again then.
+    pub(super) fn delete(&mut self, place: Place, count: u32, again_at: Option<i64>) {
+        if self.removal(place, count) == Removal::Deleted
             && let Some(entry) = self.entries.remove(&place)
         {
             self.forget(place, &entry);
+            self.ghosts.extend(again_at.map(|at| ((at, place), entry)));
         }
     }
 
     /// Lets time pass: what was sent before `oldest` is dropped, what is due at `now` becomes ready.
     pub(super) fn advance(&mut self, now: i64, oldest: i64) {
+        while let Some(first) = self.ghosts.first_entry().filter(|first| first.key().0 <= now) {
+            let ((due, place), entry) = first.remove_entry();
+            self.entries.insert(place, Entry { visible_at: due, ..entry });
+            self.ready.insert(place);
+        }
         while let Some(first) = self.entries.first_entry().filter(|first| first.key().sent_at < oldest) {
             let (place, entry) = first.remove_entry();
             self.forget(place, &entry);
@@ -206,9 +232,10 @@ impl Backlog {
         !self.ready.is_empty() && !self.is_full()
     }
 
-    /// When the next hidden message is due.
+    /// When the next message is due that cannot be seen yet.
     pub(super) fn next_due(&self) -> Option<i64> {
-        self.hidden.first().map(|(due, _)| *due)
+        let hidden = self.hidden.first().map(|(due, _)| *due);
+        hidden.into_iter().chain(self.ghosts.keys().next().map(|(due, _)| *due)).min()
     }
 
     pub(super) fn depth(&self) -> Depth {

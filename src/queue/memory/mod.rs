@@ -6,6 +6,7 @@
 
 mod backlog;
 mod clock;
+mod event;
 mod queue;
 mod receipt;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 pub use self::{
     backlog::{Delivery, Outgoing},
+    event::{Event, Lapse, Removal, Watch},
     queue::MemoryQueue,
     receipt::ReceiptError,
 };

@@ -20,7 +20,8 @@ use super::{
     MemoryQueues, Redrive, Settings,
     backlog::{Backlog, Delivery, Entry, Outgoing, Taken, Taking},
     clock::{Clock, millis},
-    receipt::{ReceiptError, Receipts},
+    event::{Event, Lapse, Removal, Watch},
+    receipt::{Handle, ReceiptError, Receipts},
 };
 use crate::queue::{Cause, Depth, Key, Message, Queue, QueueError, Receipt, room::Room};
 
@@ -95,16 +96,28 @@ impl Shared {
     }
 }
 
-/// A queue in memory. A handle: all clones are the same queue.
+/// A queue in memory. A handle: all clones are the same queue, and each may have its own [`Watch`].
 #[derive(Clone)]
 pub struct MemoryQueue {
     account: MemoryQueues,
     shared: Arc<Shared>,
+    watch: Option<Watch>,
 }
 
 impl MemoryQueue {
     pub(super) fn new(account: MemoryQueues, shared: Arc<Shared>) -> Self {
-        Self { account, shared }
+        Self { account, shared, watch: None }
+    }
+
+    /// A handle by which all that is done to messages is told, as it happens; or one that tells nobody.
+    pub fn watched(self, watch: Option<Watch>) -> Self {
+        Self { watch, ..self }
+    }
+
+    fn tell(&self, event: &Event<'_>) {
+        if let Some(watch) = &self.watch {
+            watch(event);
+        }
     }
 
     /// Its name.
@@ -140,6 +153,7 @@ impl MemoryQueue {
         self.shared.change(|backlog, now| {
             let entry = Entry::new(message, now + delay);
             let key = Key { sent_at: now, id: entry.id() };
+            self.tell(&Event::Sent { key });
             backlog.put(now, now, entry);
             key
         })
@@ -176,7 +190,9 @@ impl MemoryQueue {
                 hidden_until: now + millis(visibility),
                 max_receive_count: redrive.as_ref().map(|(_, most)| *most),
             };
-            (backlog.take(&taking, |place, count| self.shared.receipts.issue(place, count)), backlog.next_due())
+            let taken = backlog.take(&taking, |handle| self.shared.receipts.issue(handle));
+            self.tell_taken(&taken, redrive.as_ref().map_or("", |(target, _)| target.name()));
+            (taken, backlog.next_due())
         });
         if let Some((target, _)) = redrive.filter(|_| !dead.is_empty()) {
             // Two locks, one after the other: two queues that redrive into each other cannot block each other.
@@ -189,6 +205,15 @@ impl MemoryQueue {
         (deliveries, due)
     }
 
+    fn tell_taken(&self, taken: &Taken, dead_letter_queue: &str) {
+        for (sent_at, entry) in &taken.dead {
+            self.tell(&Event::Dead { key: Key { sent_at: *sent_at, id: entry.id() }, to: dead_letter_queue });
+        }
+        for Delivery { id, sent_at, count, receipt, .. } in &taken.deliveries {
+            self.tell(&Event::Received { key: Key { sent_at: *sent_at, id: *id }, count: *count, receipt });
+        }
+    }
+
     /// The dead-letter queue, if it exists, and the receive count that is still allowed.
     fn redrive(&self) -> Option<(MemoryQueue, u32)> {
         let Redrive { target, max_receive_count } = self.shared.lock_settings().redrive.clone()?;
@@ -198,9 +223,10 @@ impl MemoryQueue {
     /// Hides a message for `visibility` from now, or gives it back at once with zero. Only the handle of its newest
     /// delivery does that.
     pub fn hide(&self, receipt: &str, visibility: Duration) -> Result<(), ReceiptError> {
-        let (place, count) = self.shared.receipts.read(receipt)?;
+        let Handle { place, count, id } = self.shared.receipts.read(receipt)?;
         self.shared.change(|backlog, now| {
             backlog.hide(place, count, now + millis(visibility))?;
+            self.tell(&Event::Hidden { id, visibility });
             backlog.advance(now, i64::MIN);
             Ok(())
         })
@@ -208,10 +234,35 @@ impl MemoryQueue {
 
     /// Deletes a message. The handle of an older delivery succeeds and deletes nothing, and so does deleting twice:
     /// Amazon SQS answers both with success, and for an old handle does not promise more.
-    pub fn remove(&self, receipt: &str) -> Result<(), ReceiptError> {
-        let (place, count) = self.shared.receipts.read(receipt)?;
-        self.shared.change(|backlog, _now| backlog.delete(place, count));
-        Ok(())
+    pub fn remove(&self, receipt: &str) -> Result<Removal, ReceiptError> {
+        self.remove_with(receipt, None)
+    }
+
+    /// The same, perhaps with a lapse. Answers what the deletion would have been without.
+    pub fn remove_with(&self, receipt: &str, lapse: Option<Lapse>) -> Result<Removal, ReceiptError> {
+        let Handle { place, count, id } = self.shared.receipts.read(receipt)?;
+        Ok(self.shared.change(|backlog, now| {
+            let removal = backlog.removal(place, count);
+            match lapse.filter(|_| removal == Removal::Deleted) {
+                None => {
+                    self.tell(&Event::Deleted { id, count, removal });
+                    backlog.delete(place, count, None);
+                }
+                Some(Lapse::Ignored) => self.tell(&Event::Deleted { id, count, removal: Removal::Stale }),
+                Some(Lapse::Ghost(absence)) => {
+                    self.tell(&Event::Deleted { id, count, removal });
+                    self.tell(&Event::Haunts { id });
+                    backlog.delete(place, count, Some(now + millis(absence)));
+                }
+            }
+            removal
+        }))
+    }
+
+    /// What [`MemoryQueue::remove`] would do, without doing it.
+    pub fn removal(&self, receipt: &str) -> Result<Removal, ReceiptError> {
+        let Handle { place, count, .. } = self.shared.receipts.read(receipt)?;
+        Ok(self.shared.change(|backlog, _now| backlog.removal(place, count)))
     }
 
     /// Deletes all messages, those in flight included.
@@ -263,7 +314,7 @@ impl Queue for MemoryQueue {
 
     async fn delete(&self, receipts: &[Receipt]) -> Result<Vec<usize>, QueueError> {
         self.check("DeleteMessage")?;
-        Ok(failures(receipts, |receipt| self.remove(receipt)))
+        Ok(failures(receipts, |receipt| self.remove(receipt).map(drop)))
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {

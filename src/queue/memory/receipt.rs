@@ -2,14 +2,15 @@
 //! benchmarks weigh what they will weigh; not secret, and good for one queue only.
 
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::backlog::Place;
 
 /// Random characters before the part that means something. Amazon's handles are some 350 characters; a shorter one
 /// would flatter every measurement of a client, a longer one slander it.
-const FILLER: usize = 304;
-/// Age, arrival and receive count in hexadecimal.
-const MEANING: usize = 16 + 16 + 8;
+const FILLER: usize = 272;
+/// Age, arrival, receive count and the message's id in hexadecimal.
+const MEANING: usize = 16 + 16 + 8 + 32;
 
 /// Why a receipt handle did nothing.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -25,6 +26,15 @@ pub enum ReceiptError {
     TooLong,
 }
 
+/// What a handle stands for: one delivery of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Handle {
+    pub(super) place: Place,
+    pub(super) count: u32,
+    /// Known even when the message is long gone.
+    pub(super) id: Uuid,
+}
+
 /// One queue's handles; they all begin alike, and no other queue's do.
 pub(super) struct Receipts {
     prefix: String,
@@ -36,25 +46,28 @@ impl Receipts {
         Self { prefix: "AQEB".chars().chain(filler).collect() }
     }
 
-    /// The handle of the `count`th delivery of the message at `place`.
-    pub(super) fn issue(&self, place: Place, count: u32) -> String {
+    /// The text of a handle.
+    pub(super) fn issue(&self, Handle { place, count, id }: Handle) -> String {
         let mut handle = String::with_capacity(self.prefix.len() + MEANING);
         handle.push_str(&self.prefix);
         push_hex(&mut handle, &place.sent_at.to_be_bytes());
         push_hex(&mut handle, &place.arrival.to_be_bytes());
         push_hex(&mut handle, &count.to_be_bytes());
+        push_hex(&mut handle, id.as_bytes());
         handle
     }
 
     /// What [`Receipts::issue`] was given.
-    pub(super) fn read(&self, handle: &str) -> Result<(Place, u32), ReceiptError> {
+    pub(super) fn read(&self, handle: &str) -> Result<Handle, ReceiptError> {
         let meaning = handle.strip_prefix(&self.prefix).ok_or(ReceiptError::Invalid)?;
         if meaning.len() != MEANING || !meaning.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(ReceiptError::Invalid);
         }
         let part = |range| u64::from_str_radix(&meaning[range], 16).map_err(|_not_hex| ReceiptError::Invalid);
         let place = Place { sent_at: part(0..16)?.cast_signed(), arrival: part(16..32)? };
-        Ok((place, u32::try_from(part(32..MEANING)?).map_err(|_too_large| ReceiptError::Invalid)?))
+        let count = u32::try_from(part(32..40)?).map_err(|_too_large| ReceiptError::Invalid)?;
+        let id = Uuid::from_u64_pair(part(40..56)?, part(56..MEANING)?);
+        Ok(Handle { place, count, id })
     }
 }
 
@@ -74,19 +87,20 @@ mod tests {
     fn a_handle_is_as_long_as_the_real_ones_and_reads_back() {
         let receipts = Receipts::new();
         let place = Place { sent_at: 1_700_000_000_123, arrival: u64::MAX };
-        let handle = receipts.issue(place, 7);
-        assert_eq!(handle.len(), 348);
-        assert_eq!(receipts.read(&handle), Ok((place, 7)));
+        let handle = Handle { place, count: 7, id: Uuid::from_u128(0x0123_4567_89ab_cdef_0011_2233_4455_6677) };
+        let text = receipts.issue(handle);
+        assert_eq!(text.len(), 348);
+        assert_eq!(receipts.read(&text), Ok(handle));
     }
 
     #[test]
     fn another_queues_handle_or_a_damaged_one_is_invalid() {
         let receipts = Receipts::new();
-        let place = Place { sent_at: 1, arrival: 2 };
-        let handle = receipts.issue(place, 1);
+        let meaning = Handle { place: Place { sent_at: 1, arrival: 2 }, count: 1, id: Uuid::nil() };
+        let handle = receipts.issue(meaning);
         let long = format!("{handle}0");
         let signed = format!("{}+0000001", &handle[..handle.len() - 8]);
-        for wrong in ["", "garbage", &Receipts::new().issue(place, 1), &handle[..340], &long, &signed] {
+        for wrong in ["", "garbage", &Receipts::new().issue(meaning), &handle[..340], &long, &signed] {
             assert_eq!(receipts.read(wrong), Err(ReceiptError::Invalid));
         }
     }

@@ -99,7 +99,7 @@ async fn an_old_handle_deletes_nothing_and_hides_nothing() {
     let old = take_one(&queue).await;
     advance(HIDDEN).await;
     let new = take_one(&queue).await;
-    assert_eq!(queue.remove(&old.receipt), Ok(()));
+    assert_eq!(queue.remove(&old.receipt), Ok(Removal::Stale));
     assert_eq!(queue.hide(&old.receipt, HOUR), Err(ReceiptError::Gone));
     assert_eq!(queue.count(), depth(0, 1, 0));
     assert_eq!(queue.hide(&new.receipt, HOUR), Ok(()));
@@ -232,7 +232,7 @@ async fn what_is_older_than_the_retention_is_dropped_in_flight_or_not() {
     advance(Duration::from_millis(1)).await;
     assert!(queue.count().is_empty());
     assert_eq!(queue.hide(&delivery.receipt, HIDDEN), Err(ReceiptError::Gone));
-    assert_eq!(queue.remove(&delivery.receipt), Ok(()));
+    assert_eq!(queue.remove(&delivery.receipt), Ok(Removal::Gone));
 }
 
 #[tokio::test(start_paused = true)]
