@@ -121,13 +121,14 @@ pub(crate) async fn run(plans: &Plans, directory: &Path) -> Outcome {
     let depth = scene.queue.depth().await;
     let facts = scene.facts(plans, settled, depth).await;
     fs::write(directory.join("campaign.json"), facts.to_string()).expect("the facts can be written");
+    // Its last word is the history's last line.
+    scene.queue.stop().await;
 
     let mut sqlstates = BTreeMap::new();
     for (code, count) in scene.lanes.iter().flat_map(|lane| lane.sqlstates()) {
         *sqlstates.entry(code).or_default() += count;
     }
     let (faults, complaints) = scene.tally.judge(&plans.faults);
-    scene.queue.stop().await;
     Outcome {
         faults,
         complaints,
@@ -295,7 +296,8 @@ impl Queue {
     async fn start(program: &Path, directory: &Path) -> Self {
         let log = fs::File::create(directory.join("queue.log")).expect("a log can be made");
         let mut command = Command::new(program);
-        command.args(["queue", "--listen", "127.0.0.1:0", "--create", "login-queue"]).env_clear();
+        command.args(["queue", "--listen", "127.0.0.1:0", "--create", "login-queue", "--history"]).env_clear();
+        command.arg(directory.join("history.jsonl"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut process = command.spawn().expect("the queue starts");
         let stdout = process.stdout.take().expect("its output can be read");
