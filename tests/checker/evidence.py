@@ -211,7 +211,7 @@ def search(evidence, directory, facts):
         for path in sorted((directory / name).iterdir()):
             places[f"{name}/{path.name}"] = [path]
     data = [pathlib.Path(root) / name for root, _, names in os.walk(facts["cluster"]) for name in names]
-    places["database files"] = [path for path in data if path != pathlib.Path(facts["database_log"])]
+    places["database files"] = [path for path in data if path.is_file() and path != pathlib.Path(facts["database_log"])]
     evidence.planted.add("logs/planted.log")
     for place, paths in places.items():
         evidence.places[place] = 0
