@@ -3,12 +3,22 @@
 
 -- One row for each message that has an outcome. The unique key admits one transaction per message, so a message is a row
 -- or a dead letter, never both and never twice. sent_at comes first because it keeps the index growing at its right edge.
-CREATE TABLE masq.ledger (
-  sent_at    timestamptz NOT NULL,  -- SentTimestamp: the same in every delivery
-  message_id uuid        NOT NULL,
-  outcome    smallint    NOT NULL CHECK (outcome IN (1, 2)),  -- 1 row, 2 dead letter
-  PRIMARY KEY (sent_at, message_id)
-) PARTITION BY RANGE (sent_at);     -- by UTC day; no DEFAULT partition, so that what is too old or too new is noticed
+-- PostgreSQL 10 has no unique keys on partitioned tables: there it is one plain table.
+DO $$
+DECLARE
+  by_day text := 'PARTITION BY RANGE (sent_at)';  -- a UTC day; no DEFAULT, so that what is too old or too new is noticed
+BEGIN
+  IF current_setting('server_version_num')::int < 110000 THEN
+    by_day := '';
+  END IF;
+  EXECUTE 'CREATE TABLE masq.ledger (
+    sent_at    timestamptz NOT NULL,  -- SentTimestamp: the same in every delivery
+    message_id uuid        NOT NULL,
+    outcome    smallint    NOT NULL CHECK (outcome IN (1, 2)),  -- 1 row, 2 dead letter
+    PRIMARY KEY (sent_at, message_id)
+  ) ' || by_day;
+END
+$$;
 
 -- The epochs under whose keys bodies are sealed; each key itself is sealed to the recovery key.
 CREATE TABLE masq.epochs (

@@ -6,7 +6,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use crate::{
-    config::{Column, ColumnType, Config, Mask, Meaning},
+    config::{Column, ColumnType, Config, Dedupe, Envelope, Mask, Meaning},
     db::catalog::{Durability, Kind, Persistence, Table, TableColumn},
     event::Reason,
     pipeline::{decode::bad_default, value::Limits},
@@ -19,8 +19,8 @@ const MARGIN: Duration = Duration::from_secs(86_400);
 /// On a FIFO queue, moving to a dead-letter queue begins a message's life again.
 const FIFO_MOVES: u32 = 2;
 
-/// The oldest PostgreSQL with unique keys on partitioned tables, as `server_version_num` counts.
-const OLDEST_POSTGRESQL: i32 = 110_000;
+/// The oldest PostgreSQL on which all of this is tested, as `server_version_num` counts.
+const OLDEST_POSTGRESQL: i32 = 100_000;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +63,7 @@ impl Finding {
     }
 }
 
-/// What the configuration alone says: defaults that are no values, and what a reversible mask costs.
+/// What the configuration alone says: defaults that are no values, what a reversible mask costs, ids that nothing has.
 pub fn configuration(config: &Config) -> Vec<Finding> {
     let reversible = config.columns.iter().filter(|column| column.mask == Some(Mask::Sha256));
     let costs = reversible.map(|column| {
@@ -78,7 +78,19 @@ pub fn configuration(config: &Config) -> Vec<Finding> {
             "mask = \"hmac\"",
         )
     });
-    defaults(config).into_iter().chain(costs).collect()
+    defaults(config).into_iter().chain(costs).chain(lost_attribute(config)).collect()
+}
+
+/// SNS puts a message's attributes into the envelope, and EventBridge knows none.
+fn lost_attribute(config: &Config) -> Option<Finding> {
+    let is_wrapped = matches!(config.queue.envelope, Envelope::Sns | Envelope::EventBridge);
+    (is_wrapped && matches!(config.queue.dedupe, Some(Dedupe::Attribute(_)))).then(|| {
+        Finding::note(
+            "configuration",
+            "[queue] dedupe names a message attribute, and a message that comes in an envelope has none of its producer's",
+            "name a field of the message with dedupe = \"body:…\"",
+        )
+    })
 }
 
 /// Literal defaults that are no values for their columns as configured. Known before there is a table.
@@ -103,6 +115,13 @@ pub fn queue(config: &Config, attributes: &QueueAttributes) -> Vec<Finding> {
                 format!("set retention = \"{}d\" or more in [ledger]", needed.as_secs().div_ceil(86_400)),
             ));
         }
+    }
+    if config.queue.dedupe.is_some() && attributes.arn.is_empty() {
+        findings.push(Finding::note(
+            "queue",
+            "the queue does not say its ARN, so ids of events are remembered under its name",
+            "let no other queue of this name write to this database",
+        ));
     }
     if attributes.redrive.is_none() {
         findings.push(Finding::note(
@@ -132,11 +151,10 @@ pub fn queue(config: &Config, attributes: &QueueAttributes) -> Vec<Finding> {
 pub fn durability(durability: &Durability, allow_unsafe: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     if durability.server_version_num < OLDEST_POSTGRESQL {
-        let major = durability.server_version_num / 10_000;
         findings.push(Finding::refused(
             "database",
-            format!("PostgreSQL {major} is too old: the ledger needs unique keys on a partitioned table"),
-            "use PostgreSQL 11 or newer",
+            "PostgreSQL is too old: 10 is the oldest that masq writes to",
+            "use PostgreSQL 10 or newer",
         ));
     }
     let severity = if allow_unsafe { Severity::Note } else { Severity::Refused };

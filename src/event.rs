@@ -6,12 +6,14 @@ use std::{fmt, net::IpAddr};
 
 use zeroize::Zeroize;
 
-use crate::pii::Pii;
+use crate::{json::Fault, pii::Pii};
 
 /// One decoded message: a value for every configured column, in the columns' order. `None` is NULL.
 pub struct Event {
     /// As many as there are columns.
     pub values: Vec<Option<Pii<Field>>>,
+    /// What its producer knows it by, where that is looked for in the body and can be read.
+    pub event_id: Option<Pii<String>>,
     /// How many fields of the message no column asked for; they are dropped.
     pub unknown_fields: usize,
 }
@@ -183,6 +185,22 @@ impl Reason {
             | Self::BadUuid(detail)
             | Self::DbRejected(detail) => Some(detail),
             _ => None,
+        }
+    }
+}
+
+impl From<Fault> for Reason {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Empty => Self::EmptyBody,
+            Fault::Syntax => Self::NotJson,
+            Fault::Truncated => Self::TruncatedJson,
+            Fault::Trailing => Self::TrailingData,
+            Fault::TooDeep => Self::TooDeep,
+            Fault::DuplicateKey => Self::DuplicateKey,
+            Fault::LoneSurrogate => Self::InvalidUnicode,
+            Fault::Nul => Self::NulCharacter,
+            Fault::NumberOutOfRange => Self::NumberOutOfRange,
         }
     }
 }

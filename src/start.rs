@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     backoff::Backoff,
     check::{self, Finding, Severity},
-    config::{ColumnType, Config},
+    config::{ColumnType, Config, Dedupe},
     db::{
         ConnectError, Connector, DbError, Session,
         examine::{self, Examined},
@@ -26,7 +26,7 @@ use crate::{
     },
     sink::{
         ledger,
-        postgres::{PostgresSink, Target},
+        postgres::{PostgresSink, Retention, Target},
     },
     vault::{keyfile::KeyError, keyring::KeyRing, token::TooLong},
 };
@@ -71,12 +71,21 @@ pub struct Ready {
     target: Arc<Target>,
     stored: Vec<ColumnType>,
     oldest: i64,
+    /// The queue's ARN or name.
+    queue: String,
 }
 
 impl Ready {
     /// What the workers write to, and how it is reached.
     pub fn target(&self) -> Arc<Target> {
         Arc::clone(&self.target)
+    }
+
+    /// Claims producers' ids under the ARN of the queue, where it says one, so that a queue of the same name elsewhere
+    /// has ids of its own.
+    #[must_use]
+    pub fn of_queue(self, attributes: &QueueAttributes) -> Self {
+        if attributes.arn.is_empty() { self } else { Self { queue: attributes.arn.clone(), ..self } }
     }
 
     /// Puts workers together, as many as there are connections.
@@ -99,7 +108,8 @@ impl Ready {
                     sink: PostgresSink::new(self.target(), self.oldest),
                     intake: intake.clone(),
                     decoder: Arc::clone(&decoder),
-                    masker: Masker::new(&config.columns, &self.stored, Arc::clone(&shared.keys), epoch)?,
+                    masker: Masker::new(&config.columns, &self.stored, Arc::clone(&shared.keys), epoch)?
+                        .of_queue(&self.queue),
                     status: Arc::clone(&shared.status),
                     metrics: Arc::clone(&shared.metrics),
                 })
@@ -173,14 +183,15 @@ pub async fn database(
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
-    let oldest = ledger::keep_partitions(&session, config.ledger.retention)
+    let oldest = session
+        .within(ledger::keep_partitions(&session, config.ledger.retention))
         .await
         .map_err(|error| DbError::new("making the ledger's partitions", &error))?;
     session.close().await;
     let columns = config.columns.iter().map(|column| column.name.clone()).collect();
-    let retention = config.ledger.retention;
-    let target = Target { connector, table, columns, retention, queue: queue_name.to_owned() };
-    Ok(Ready { target: Arc::new(target), stored, oldest })
+    let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
+    let target = Target { connector, table, columns, retention, dedupe_retention, queue: queue_name.to_owned() };
+    Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
 }
 
 /// Creates or upgrades the schema `masq` and, if it is missing, the target table.
@@ -231,10 +242,16 @@ pub fn intake(config: &Config, visibility: Option<Duration>, drain: bool) -> Int
     Intake::new(visibility, Room::new(config.queue.max_in_flight_bytes), drain)
 }
 
-/// What judges messages for columns that are stored as these types.
+/// What judges messages, as the configuration says they come, for columns that are stored as these types.
 pub fn decoder(config: &Config, stored: &[ColumnType]) -> Decoder {
     let limits = config.columns.iter().zip(stored).map(|(column, stored)| Limits::of(*stored, column.mask.as_ref()));
-    Decoder::new(config.columns.clone(), limits.collect(), config.unknown_fields)
+    let decoder = Decoder::new(config.columns.clone(), limits.collect(), config.unknown_fields);
+    let decoder = decoder.unwrapping(config.queue.envelope);
+    match &config.queue.dedupe {
+        Some(Dedupe::Body(path)) => decoder.with_event_id(path.clone()),
+        // Comes with the message, not in it.
+        Some(Dedupe::Attribute(_)) | None => decoder,
+    }
 }
 
 /// Logs the notes and refuses to go on over anything worse.

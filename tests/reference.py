@@ -6,16 +6,22 @@ Written from the rules in tests/data/README.md, for the built-in pipeline of log
     reference.py corpus DIR      judge every case of the labelled corpus; exit 1 where a label differs
     reference.py rows --kid 1 --root HEX --version-as text|integer < messages.jsonl
                                  {"body": "...", "sent_at": MS} to the row as the table holds it, or {"dead": REASON}
+    reference.py verdicts < bodies
+                                 an envelope and a body in base64, as in "sns e30=", to "row" and the plain values, or
+                                 to the reason; --envelope of rows and these words are those of the configuration
 """
 
 import argparse
+import base64
 import datetime
+import hashlib
 import hmac
 import ipaddress
 import json
 import pathlib
 import re
 import sys
+import uuid
 
 MAX_BYTES = 1_048_576
 MAX_DEPTH = 128
@@ -23,7 +29,10 @@ MAX_DEPTH = 128
 # Of several reasons that fit, the first of this list wins.
 REASONS = """empty_body not_json truncated_json trailing_data too_deep too_large not_object duplicate_key
     invalid_unicode nul_character number_out_of_range unknown_message_type missing_field empty_field wrong_type
-    field_too_long bad_ip bad_version bad_date""".split()
+    field_too_long bad_ip bad_version bad_date double_encoded envelope_unsupported envelope_invalid""".split()
+
+ENVELOPES = ["none", "sns", "eventbridge", "auto"]
+POINTERS = ["software.amazon.payloadoffloading.PayloadS3Pointer", "com.amazon.sqs.javamessaging.MessageS3Pointer"]
 
 # The message's fields in the order of the columns, with the most characters each may have.
 FIELDS = dict(user_id=128, device_type=32, ip=256, device_id=256, locale=32, app_version=32, create_date=None)
@@ -177,30 +186,89 @@ class Scanner:
             self.fail()
 
 
-def verdict(body, version_as="text"):
+def verdict(body, version_as="text", envelope="none"):
     """(None, {field: plain value}) for a row, (reason, None) for a dead letter. `ip` is an address object or None."""
     try:
-        return None, read_fields(read_object(body.decode("utf-8"), len(body)), version_as)
+        return None, read_fields(read_message(body, envelope), version_as)
     except UnicodeDecodeError:
         return "invalid_unicode", None
     except Reject as reject:
         return str(reject), None
 
 
-def read_object(text, size):
+def read_message(body, envelope):
+    """The login in a body, out of its envelope if it is to be in one."""
+    value, faults = read_json(body.decode("utf-8"), len(body))
+    kind, inside = wrapping(value)
+    if envelope == "none" or envelope == "auto" and kind is None:
+        return judge_object(value, faults, None)
+    if kind is None and not isinstance(value, dict):
+        faults.add("not_object")
+    elif kind == "notice":
+        faults.add("envelope_unsupported")
+    elif kind not in ("sns", "eventbridge") or envelope not in (kind, "auto"):
+        faults.add("envelope_invalid")
+    reject_worst(faults)
+    if kind == "sns":
+        value, faults = read_json(inside, len(inside.encode("utf-8")))
+    else:
+        value, faults = inside, set()  # judged with what is around it
+    again, _ = wrapping(value)
+    if again:
+        again = "envelope_unsupported" if again == "notice" else "envelope_invalid"
+    elif type(value) is str and is_json(value):
+        again = "double_encoded"
+    return judge_object(value, faults, again)
+
+
+def read_json(text, size):
+    """The value and what is wrong with it; raises what ends the reading."""
     if not text.strip(" \t\n\r"):
         raise Reject("empty_body")
     scanner = Scanner(text)
-    message = scanner.document()
+    value = scanner.document()
     if size > MAX_BYTES:
         raise Reject("too_large")
-    if not isinstance(message, dict):
-        raise Reject("not_object")
-    if scanner.faults:
-        raise Reject(min(scanner.faults, key=REASONS.index))
-    if not FIELDS.keys() & message.keys():
-        raise Reject("unknown_message_type")
-    return message
+    return value, scanner.faults
+
+
+def is_json(text):
+    try:
+        return bool(text.strip(" \t\n\r")) and (Scanner(text).document(), True)[1]
+    except Reject:
+        return False
+
+
+def wrapping(value):
+    """What a body is wrapped in and what is inside; (None, None) if in nothing that is known."""
+    if isinstance(value, list):
+        return ("notice" if value and value[0] in POINTERS else None), None
+    if not isinstance(value, dict):
+        return None, None
+    if value.get("Type") == "Notification" and type(value.get("Message")) is str:
+        return "sns", value["Message"]
+    if value.get("Type") in ("SubscriptionConfirmation", "UnsubscribeConfirmation"):
+        return "notice", None
+    if type(value.get("detail-type")) is str and type(value.get("source")) is str and "detail" in value:
+        return "eventbridge", value["detail"]
+    records = value.get("Records")
+    record = records[0] if isinstance(records, list) and records else None
+    of_s3 = isinstance(record, dict) and isinstance(record.get("s3"), dict)
+    return ("notice" if of_s3 or value.get("Event") == "s3:TestEvent" else None), None
+
+
+def judge_object(value, faults, again):
+    """`again`: what to say where this is no login, since it came out of an envelope and is wrapped once more."""
+    is_known = isinstance(value, dict) and FIELDS.keys() & value.keys()
+    if not is_known:
+        faults.add(again or ("unknown_message_type" if isinstance(value, dict) else "not_object"))
+    reject_worst(faults)
+    return value
+
+
+def reject_worst(reasons):
+    if reasons:
+        raise Reject(min(reasons, key=REASONS.index))
 
 
 def read_fields(message, version_as):
@@ -220,7 +288,7 @@ def read_field(field, value, longest, version_as):
         if field == "user_id":
             raise Reject("missing_field" if value is None else "empty_field")
         return None
-    major_alone = field == "app_version" and type(value) is Number and not set(".eE") & set(value)
+    major_alone = field == "app_version" and is_integer(value)
     if type(value) is not str and not major_alone:
         raise Reject("wrong_type")
     if type(value) is str and longest is not None and len(value) > longest:
@@ -277,15 +345,32 @@ def token(root, kid, domain, value):
     return (bytes([kid]) + hmac.digest(key, frame, "sha256")[:31]).hex()
 
 
-def table_row(body, sent_at, root, kid, version_as):
-    reason, values = verdict(body, version_as)
+def event_id(body, envelope):
+    """What its producer knows a row by: a field `event_id` that is a text or an integer, or None."""
+    found = read_message(body, envelope).get("event_id")
+    return str(found) if type(found) is str and found or is_integer(found) else None
+
+
+def is_integer(value):
+    return type(value) is Number and not set(".eE") & set(value)
+
+
+def claim(queue, event_id):
+    """The id under which a queue, by its ARN, remembers an event's id."""
+    digest = hashlib.sha256(queue.encode() + b"\0" + event_id.encode()).digest()
+    return str(uuid.UUID(bytes=digest[:16]))
+
+
+def table_row(message, given):
+    body = message["body"].encode("utf-8", "surrogatepass")
+    reason, values = verdict(body, given.version_as, given.envelope)
     if reason:
         return {"dead": reason}
     row = {}
     for field, value in values.items():
         masked = field in MASKED and value is not None
-        row[MASKED.get(field, field)] = token(root, kid, field, value) if masked else value
-    sent = datetime.datetime.fromtimestamp(sent_at // 1000, datetime.timezone.utc)
+        row[MASKED.get(field, field)] = token(given.root, given.kid, field, value) if masked else value
+    sent = datetime.datetime.fromtimestamp(message["sent_at"] // 1000, datetime.timezone.utc)
     row["create_date"] = row["create_date"] or sent.date().isoformat()
     return row
 
@@ -301,31 +386,48 @@ def case_body(stem):
     return body.encode()
 
 
-def said(body):
+def said(body, envelope):
     """What an .expected file should say of this body: the verdict and, of a row, the plain values."""
-    reason, values = verdict(body)
+    reason, values = verdict(body, "text", envelope)
     if reason:
         return reason, None
     values["ip"] = values["ip"] and str(values["ip"])
     if values["create_date"] is None:
         del values["create_date"]  # the day of sending stands in, which no file can know
-    refused, integers = verdict(body, "integer")
+    refused, integers = verdict(body, "integer", envelope)
     values["app_version_integer"] = refused or integers["app_version"]
+    if event_id(body, envelope) is not None:
+        values["event_id"] = event_id(body, envelope)
     return "row", values
 
 
 def check_corpus(directory):
-    stems = {path.with_suffix("") for path in directory.iterdir() if path.suffix in (".json", ".gen", ".expected")}
-    wrong = 0
+    stems = {path.with_suffix("") for path in directory.iterdir() if path.suffix in (".json", ".gen")}
+    cases = labels = wrong = 0
     for stem in sorted(stems):
-        first, _, rest = stem.with_suffix(".expected").read_text("utf-8").partition("\n")
-        expected = first, json.loads(rest) if rest.strip() else None
-        found = said(case_body(stem))
-        if found != expected:
-            wrong += 1
-            print(f"{stem.name}: expected {expected}, found {found}", file=sys.stderr)
-    print(f"{len(stems)} cases, {wrong} differ")
-    return 1 if wrong or not stems else 0
+        cases += 1
+        body = case_body(stem)
+        for envelope in ENVELOPES:
+            label = stem.with_suffix(".expected" if envelope == "none" else f".{envelope}.expected")
+            if envelope != "none" and not label.exists():
+                continue
+            labels += 1
+            first, _, rest = label.read_text("utf-8").partition("\n")
+            expected = first, json.loads(rest) if rest.strip() else None
+            found = said(body, envelope)
+            if found != expected:
+                wrong += 1
+                print(f"{label.name}: expected {expected}, found {found}", file=sys.stderr)
+    forgotten = len(list(directory.glob("*.expected"))) - labels
+    print(f"{cases} cases, {labels} labels, {forgotten} without a case, {wrong} differ")
+    return 1 if wrong or forgotten or not cases else 0
+
+
+def print_verdicts():
+    for line in sys.stdin:
+        envelope, body = line.split(" ")
+        first, values = said(base64.b64decode(body), envelope)
+        print(first if values is None else f"row {json.dumps(values)}")
 
 
 def main():
@@ -336,13 +438,15 @@ def main():
     rows.add_argument("--kid", type=int, required=True)
     rows.add_argument("--root", type=bytes.fromhex, required=True)
     rows.add_argument("--version-as", choices=["text", "integer"], required=True)
+    rows.add_argument("--envelope", choices=ENVELOPES, default="none")
+    commands.add_parser("verdicts")
     given = parser.parse_args()
     if given.command == "corpus":
         return check_corpus(given.directory)
+    if given.command == "verdicts":
+        return print_verdicts()
     for line in sys.stdin:
-        message = json.loads(line)
-        body = message["body"].encode("utf-8", "surrogatepass")
-        print(json.dumps(table_row(body, message["sent_at"], given.root, given.kid, given.version_as)))
+        print(json.dumps(table_row(json.loads(line), given)))
     return 0
 
 

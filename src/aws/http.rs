@@ -33,6 +33,10 @@ const CONNECT: Duration = Duration::from_secs(4);
 /// Bytes of an answer. SQS sends at most ten messages of 1 MiB; JSON may write a byte as six (`\u0001`).
 const ANSWER: usize = 64 * 1024 * 1024;
 
+/// Bytes a second of the slowest line on which a large answer is waited for. A line that is slower than this could not
+/// be told from one that is dead.
+const SLOWEST: u64 = 256 * 1024;
+
 /// A pool of connections. Cloning it is cheap and shares the pool.
 #[derive(Clone, Debug)]
 pub(super) struct HttpClient {
@@ -87,8 +91,8 @@ impl HttpClient {
         Err(AwsError::Configuration(format!("this machine has no trusted root certificates; {remedy}")))
     }
 
-    /// Sends a request and reads the answer, all within `timeout`, except for the wait for room where there is to be
-    /// some for it.
+    /// Sends a request and reads the answer, all within `timeout` and the time that a large answer takes on a slow line.
+    /// Where there is to be room for the answer, the wait for it does not count.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
@@ -103,7 +107,7 @@ impl HttpClient {
             Some(room) => Some(room.take(body.size_hint().lower()).await),
             None => None,
         };
-        let left = timeout.saturating_sub(waiting - begun);
+        let left = timeout.saturating_sub(waiting - begun) + Duration::from_secs(body.size_hint().lower() / SLOWEST);
         let body = within(left, timeout, &place, read(body)).await?;
         Ok(Answer { status: head.status, headers: head.headers, body, share })
     }

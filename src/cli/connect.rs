@@ -1,6 +1,6 @@
 //! The way to queue, database and keys that a configuration names; opens what it can without waiting.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use super::{context::Context, environment::lookup, exit::Exit, report::Failure};
 use crate::{
@@ -12,6 +12,11 @@ use crate::{
     },
     vault::keyring::KeyRing,
 };
+
+/// How long a transaction may stand still between two statements, where nothing but bytes is moved. Longer, and a
+/// process that was stopped keeps the keys of messages that others have received meanwhile; shorter, and a starved
+/// machine loses transactions.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// Whether queue, database and keys are named. One that is missing alone is left to the function that opens it, which
 /// has advice of its own.
@@ -76,7 +81,7 @@ pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
         connect: database.connect_timeout,
         lock: database.lock_timeout,
         statement: database.statement_timeout,
-        idle_in_transaction: database.statement_timeout,
+        idle_in_transaction: IDLE_IN_TRANSACTION,
     };
     Ok(Connector::new(conninfo, timeouts)?)
 }

@@ -2,7 +2,7 @@
 //! deletes nothing and needs no database: the columns have the types of the configuration.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fmt::Write,
     path::{Path, PathBuf},
     sync::Arc,
@@ -40,8 +40,9 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// Show what messages would become, and write nothing
 ///
-/// Values of masked columns are shown masked only. A message of a file counts as sent now; a blank line is none. What the
-/// table itself would refuse is not known here.
+/// Values of masked columns are shown masked only. A message of a file counts as sent now; a blank line is none. Where
+/// the producer's ids are looked for, one that was shown before is "repeated" and no second row; attributes come from the
+/// queue alone. What the table itself would refuse, or has already, is not known here.
 #[derive(clap::Args)]
 #[group(required = true, multiple = false, args = ["file", "peek"])]
 #[command(after_help = "Examples:
@@ -94,6 +95,7 @@ struct Preview {
     masker: Masker,
     names: Vec<String>,
     stored: Vec<ColumnType>,
+    claims: HashSet<Uuid>,
     json: bool,
     tally: Tally,
 }
@@ -119,6 +121,7 @@ impl Preview {
             masker: Masker::new(&config.columns, &stored, keys, epoch).map_err(StartError::from)?,
             names: config.columns.iter().map(|column| column.name.clone()).collect(),
             stored,
+            claims: HashSet::new(),
             json,
             tally: Tally::default(),
         })
@@ -167,6 +170,9 @@ impl Preview {
         let batch = mask(decode(vec![message], &self.decoder), &mut self.masker);
         match batch.entries.first().map(|entry| &entry.verdict) {
             Some(Verdict::Dead(dead)) => Ok(Becomes::DeadLetter { reason: dead.reason.to_string() }),
+            Some(Verdict::Row(row)) if row.claim.is_some_and(|claim| !self.claims.insert(claim)) => {
+                Ok(Becomes::Repeated)
+            }
             Some(Verdict::Row(_)) => {
                 let values = copy::texts(&batch.rows, &self.stored).ok_or_else(unreadable)?;
                 Ok(Becomes::Row { columns: Columns(self.names.iter().cloned().zip(values).collect()) })
@@ -202,6 +208,7 @@ enum Origin {
 enum Becomes {
     Row { columns: Columns },
     DeadLetter { reason: String },
+    Repeated,
 }
 
 /// Names and stored values, in the table's order; `None` is NULL.
@@ -226,6 +233,7 @@ impl Shown {
         };
         match &self.becomes {
             Becomes::DeadLetter { reason } => line(format_args!("dead letter: {reason}")),
+            Becomes::Repeated => line(format_args!("repeated: an earlier message has the same id of its event")),
             Becomes::Row { columns } => {
                 line(format_args!("row"));
                 let width = columns.0.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
@@ -242,6 +250,7 @@ impl Shown {
 #[derive(Default)]
 struct Tally {
     rows: u64,
+    repeated: u64,
     dead: BTreeMap<String, u64>,
 }
 
@@ -249,6 +258,7 @@ impl Tally {
     fn add(&mut self, becomes: &Becomes) {
         match becomes {
             Becomes::Row { .. } => self.rows += 1,
+            Becomes::Repeated => self.repeated += 1,
             Becomes::DeadLetter { reason } => *self.dead.entry(reason.clone()).or_default() += 1,
         }
     }
@@ -258,6 +268,9 @@ impl Tally {
         let mut summary = format!("{} and {}", number(self.rows, "row"), number(dead, "dead letter"));
         for (at, (reason, letters)) in self.dead.iter().enumerate() {
             summary += &format!("{} {letters} {reason}", if at == 0 { ":" } else { "," });
+        }
+        if self.repeated > 0 {
+            summary += &format!("; {} repeated", number(self.repeated, "message"));
         }
         summary
     }
@@ -298,5 +311,7 @@ mod tests {
         tally.rows = 1;
         tally.dead = BTreeMap::from([("bad_ip:ip".to_owned(), 2), ("not_json".to_owned(), 1)]);
         assert_eq!(tally.summary(), "1 row and 3 dead letters: 2 bad_ip:ip, 1 not_json");
+        tally.repeated = 1;
+        assert_eq!(tally.summary(), "1 row and 3 dead letters: 2 bad_ip:ip, 1 not_json; 1 message repeated");
     }
 }

@@ -147,6 +147,7 @@ impl Service {
         let attributes = start::attributes(queue, self.options.deadline).await?;
         start::refuse_problems(&mut check::configuration(config))?;
         start::refuse_problems(&mut check::queue(config, &attributes))?;
+        let ready = ready.of_queue(&attributes);
         let mut intake = start::intake(config, attributes.visibility, self.drain);
         intake.alone_from = alone_from(attributes.redrive.map(|redrive| redrive.max_receive_count));
         let workers = ready.workers(queue, config, shared, &intake)?;

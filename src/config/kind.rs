@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, ops::RangeInclusive};
 
-use super::{ColumnType, Path, complaint::suggestion, raw::Value};
+use super::{ColumnType, Dedupe, Path, complaint::suggestion, raw::Value};
 
 /// What a setting may be.
 #[derive(Clone, Copy)]
@@ -31,6 +31,8 @@ pub enum Kind {
     Type,
     /// Where in a message a value stands.
     Field,
+    /// Where the producer's own id of an event stands.
+    Dedupe,
     /// A string, a number, true or false.
     Literal,
 }
@@ -48,6 +50,8 @@ pub(super) enum Checked {
     Type(ColumnType),
     /// Where in a message a value stands.
     Field(Path),
+    /// Where the producer's own id of an event stands.
+    Dedupe(Dedupe),
     /// For a column's `default`.
     Literal(serde_json::Value),
 }
@@ -94,6 +98,7 @@ impl Kind {
         let plain = match self {
             Self::Type => return text.parse().map(Checked::Type),
             Self::Field => return Path::parse(text).map(Checked::Field),
+            Self::Dedupe => return Dedupe::parse(text).map(Checked::Dedupe),
             Self::Duration(least, most) => return quantity(text, TIME, least..=most).map(Checked::Integer),
             Self::Size(least, most) => return quantity(text, MEMORY, least..=most).map(Checked::Integer),
             Self::Name => name(text),

@@ -16,10 +16,20 @@ fn mistakes_in_settings() {
         ("[qeue]\nurl = 1", "1: unknown key \"qeue\"; did you mean \"queue\"?"),
         ("unknown_feilds = \"drop\"", "1: unknown key \"unknown_feilds\"; did you mean \"unknown_fields\"?"),
         ("nonsense = 1", "1: unknown key \"nonsense\""),
-        ("[queue]\nenvelope = \"sns\"", "2: unknown key \"envelope\" in [queue]"),
+        (
+            "[queue]\nenvelope = \"SNS\"",
+            "2: [queue] envelope must be \"none\", \"sns\", \"eventbridge\" or \"auto\", not \"SNS\"; did you mean \
+             \"sns\"?",
+        ),
         (
             "[queue]\ndedupe = \"\"\nlinger = \"1s\"",
-            "2: unknown key \"dedupe\" in [queue]\n3: unknown key \"linger\" in [queue]",
+            "2: [queue] dedupe must be \"body:\" and a field, or \"attribute:\" and a message attribute's name\n\
+             3: unknown key \"linger\" in [queue]",
+        ),
+        (
+            "[queue]\ndedupe = \"body:/~\"",
+            "2: [queue] dedupe names a field that is not a JSON Pointer: write \"~0\" for a tilde in a key and \"~1\" \
+             for a slash",
         ),
         ("retention = \"2d\"", "1: unknown key \"retention\"; it belongs in [ledger]"),
         (

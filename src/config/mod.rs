@@ -7,6 +7,7 @@
 mod column;
 mod column_type;
 pub mod complaint;
+mod dedupe;
 mod kind;
 mod layers;
 mod path;
@@ -18,8 +19,11 @@ pub mod template;
 use std::{fmt, path::PathBuf, time::Duration};
 
 pub use complaint::{Complaint, Complaints, Place};
+pub use dedupe::Dedupe;
+pub use path::Path;
 pub use template::template;
 
+use kind::Checked;
 use layers::{Layers, Values};
 
 /// What a configuration is made of. A flag or variable beats the file, which beats the built-in default.
@@ -103,7 +107,7 @@ impl Config {
             queue: QueueConfig::build(&layers.section("queue")),
             database: DatabaseConfig::build(&layers.section("database")),
             keys: KeysConfig { dir: layers.section("keys").text("dir").map(PathBuf::from) },
-            ledger: LedgerConfig { retention: given(duration(&layers.section("ledger"), "retention")) },
+            ledger: LedgerConfig::build(&layers.section("ledger")),
             // Checked to be an address or the word "off".
             http: HttpConfig { listen: given(layers.section("http").text("listen")).parse().ok() },
             table: TableName::build(&layers.section("table")),
@@ -152,6 +156,10 @@ pub struct QueueConfig {
     pub endpoint: Option<String>,
     /// How long a received message is hidden from others; `None`: as the queue itself says.
     pub visibility: Option<Duration>,
+    /// What messages come wrapped in.
+    pub envelope: Envelope,
+    /// Where the producer's own id of an event stands; `None`: it is not looked for.
+    pub dedupe: Option<Dedupe>,
     /// Bytes of message bodies held in memory at most, over all workers.
     pub max_in_flight_bytes: u64,
 }
@@ -162,6 +170,16 @@ impl QueueConfig {
             url: values.text("url").map(str::to_owned),
             endpoint: values.text("endpoint").map(str::to_owned),
             visibility: duration(values, "visibility"),
+            envelope: match given(values.text("envelope")) {
+                "sns" => Envelope::Sns,
+                "eventbridge" => Envelope::EventBridge,
+                "auto" => Envelope::Auto,
+                _ => Envelope::None,
+            },
+            dedupe: match values.get("dedupe") {
+                Some(Checked::Dedupe(dedupe)) => Some(dedupe.clone()),
+                _ => None,
+            },
             max_in_flight_bytes: given(values.integer("max_in_flight_bytes")),
         }
     }
@@ -219,6 +237,17 @@ pub struct KeysConfig {
 pub struct LedgerConfig {
     /// How long the key of a message is remembered. Longer than a message can live on the queue.
     pub retention: Duration,
+    /// How long an event is remembered by its producer's id.
+    pub dedupe_retention: Duration,
+}
+
+impl LedgerConfig {
+    fn build(ledger: &Values) -> Self {
+        Self {
+            retention: given(duration(ledger, "retention")),
+            dedupe_retention: given(duration(ledger, "dedupe_retention")),
+        }
+    }
 }
 
 /// `[http]`
@@ -264,17 +293,6 @@ pub struct Column {
     pub default: Option<Default>,
     /// What becomes of a value that is not what `as` says.
     pub on_invalid: OnInvalid,
-}
-
-/// Where in a message a value stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// As it was written: the name of the field in reasons, and the token's domain.
-    pub text: String,
-    /// The keys from the outside in. Of a JSON Pointer (RFC 6901), a number may also be an array's index.
-    pub segments: Vec<String>,
-    /// Whether it was written as a JSON Pointer.
-    pub pointer: bool,
 }
 
 /// A type of PostgreSQL's from the closed set that masq creates and writes.
@@ -364,6 +382,16 @@ pub enum Default {
 pub enum OnInvalid {
     DeadLetter,
     Null,
+}
+
+/// `envelope`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the words of the configuration
+pub enum Envelope {
+    None,
+    Sns,
+    EventBridge,
+    Auto,
 }
 
 /// `unknown_fields`

@@ -1,6 +1,15 @@
 //! Where in a message a value stands: a key, a dotted path, or a JSON Pointer (RFC 6901).
 
-use super::Path;
+/// Where in a message a value stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// As it was written: the name of the field in reasons, and the token's domain.
+    pub text: String,
+    /// The keys from the outside in. Of a JSON Pointer (RFC 6901), a number may also be an array's index.
+    pub segments: Vec<String>,
+    /// Whether it was written as a JSON Pointer.
+    pub pointer: bool,
+}
 
 impl Path {
     /// Reads `from`: text that begins with `/` is a JSON Pointer, all other is split at its dots.

@@ -70,6 +70,7 @@ fn object(settings: &[Setting], defaults: &Json) -> Map<String, Json> {
 fn of_kind(kind: Kind) -> Json {
     match kind {
         Kind::Text | Kind::Type | Kind::Field => json!({ "type": "string", "minLength": 1 }),
+        Kind::Dedupe => json!({ "type": "string", "pattern": "^(body|attribute):." }),
         Kind::Url => json!({ "type": "string", "pattern": "^https?://[^/\\s]" }),
         Kind::Name => json!({ "type": "string", "minLength": 1, "maxLength": 63 }),
         Kind::Listen => json!({ "type": "string", "pattern": "^(off|.+:[0-9]+)$" }),

@@ -57,6 +57,16 @@ pub const SECTIONS: &[Section] = &[
                 "How long a received message is hidden from other readers; left out, as the queue itself says.",
             ),
             setting(
+                "envelope",
+                Kind::Word(&["none", "sns", "eventbridge", "auto"]),
+                "What messages come wrapped in; one level is unwrapped.",
+            ),
+            setting(
+                "dedupe",
+                Kind::Dedupe,
+                "Where a producer's own id of an event stands, so that one sent twice is one row; left out, nowhere.",
+            ),
+            setting(
                 "max_in_flight_bytes",
                 // One message may have 1 MiB; beyond 64 GiB it is a slip.
                 Kind::Size(MIB, 64 * 1024 * MIB),
@@ -84,12 +94,19 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "ledger",
         about: "The record of the messages that have been loaded.",
-        settings: &[setting(
-            "retention",
-            // SQS keeps a message for 14 days at most (29 with a FIFO queue's dead-letter queue).
-            Kind::Duration(DAY, 90 * DAY),
-            "How long a message is remembered; longer than it can live on the queue.",
-        )],
+        settings: &[
+            setting(
+                "retention",
+                // SQS keeps a message for 14 days at most (29 with a FIFO queue's dead-letter queue).
+                Kind::Duration(DAY, 90 * DAY),
+                "How long a message is remembered; longer than it can live on the queue.",
+            ),
+            setting(
+                "dedupe_retention",
+                Kind::Duration(DAY, 3650 * DAY),
+                "How long an event is remembered by its producer's id, where `dedupe` is set.",
+            ),
+        ],
     },
     Section {
         name: "http",

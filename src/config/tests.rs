@@ -47,6 +47,7 @@ fn every_setting_has_its_documented_default() {
     assert!(!config.accept_reversible_masks);
     assert_eq!((config.queue.url, config.queue.endpoint, config.queue.visibility), (None, None, None));
     assert_eq!(config.queue.max_in_flight_bytes, 64 * 1024 * 1024);
+    assert_eq!((config.queue.envelope, config.queue.dedupe), (Envelope::None, None));
     assert_eq!((config.database.url, config.database.password_file), (None, None));
     assert_eq!(config.database.connections, 4);
     assert_eq!(config.database.connect_timeout, Duration::from_secs(10));
@@ -189,7 +190,7 @@ fn the_schema_knows_the_default() {
         }
     }
     assert!(seen > 10);
-    assert_eq!(top["queue"]["properties"]["max_in_flight_bytes"]["default"], "64MiB");
+    assert_eq!(top["queue"]["properties"]["max_in_flight_bytes"]["default"], "32MiB");
     assert_eq!(top["database"]["properties"]["connections"]["maximum"], 64);
     assert_eq!(top["unknown_fields"]["default"], "drop");
     assert_eq!(top["queue"]["additionalProperties"], false);
@@ -201,6 +202,16 @@ fn the_schema_knows_the_default() {
 fn words_and_bounds_of_a_setting_are_read_as_they_are_shown() {
     assert_eq!(check("[queue]\nvisibility = \"12h\"").queue.visibility, Some(Duration::from_secs(43200)));
     assert_eq!(check("[queue]\nmax_in_flight_bytes = \"1048576B\"").queue.max_in_flight_bytes, 1 << 20);
+    for (word, envelope) in [
+        ("none", Envelope::None),
+        ("sns", Envelope::Sns),
+        ("eventbridge", Envelope::EventBridge),
+        ("auto", Envelope::Auto),
+    ] {
+        assert_eq!(check(&format!("[queue]\nenvelope = '{word}'")).queue.envelope, envelope);
+    }
+    let dedupe = check("[queue]\ndedupe = 'attribute:event-id'").queue.dedupe;
+    assert_eq!(dedupe, Some(Dedupe::Attribute("event-id".to_owned())));
     for meaning in Meaning::WORDS {
         let config = check(&format!("[columns]\nx = {{ from = 'x', type = 'text', as = '{meaning}' }}"));
         assert_eq!(config.columns[0].meaning.to_string(), meaning);

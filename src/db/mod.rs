@@ -1,8 +1,8 @@
 //! Reaching PostgreSQL: a [`Connector`] makes [`Session`]s.
 //!
 //! What is done in a session is not here, but in `sink/` and `vault/`. There is no pool: each worker keeps its session.
-//! Statements go unnamed or end with their transaction, and no transaction needs what the session was told, so a pooler
-//! in transaction mode may stand between.
+//! A pooler in transaction mode may stand between: statements go unnamed or end with their transaction, a session's
+//! limits are asked for when it begins and never SET, and whatever must keep them says so in its own transaction.
 
 pub mod account;
 pub mod catalog;
@@ -28,7 +28,8 @@ use std::{
 use thiserror::Error;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
-    AsyncMessage, Client, Config, Connection, SimpleQueryMessage, Socket, config, error::Severity, tls::TlsStream,
+    AsyncMessage, Client, Config, Connection, Error, SimpleQueryMessage, Socket, config, error::Severity,
+    tls::{MakeTlsConnect, TlsStream},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -60,16 +61,31 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The statements that set them: with `SET` for a session, with `SET LOCAL` for a transaction.
-    fn as_sql(&self, set: &str) -> String {
-        let (lock, statement, idle) =
-            (self.lock.as_millis(), self.statement.as_millis(), self.idle_in_transaction.as_millis());
-        format!(
-            "{set} lock_timeout = {lock}; {set} statement_timeout = {statement}; \
-             {set} idle_in_transaction_session_timeout = {idle}"
-        )
+    /// The session's settings. Warnings must come through: one of them says that a COMMIT is not replicated.
+    fn settings(&self) -> [(&'static str, String); 4] {
+        let millis = |duration: Duration| duration.as_millis().to_string();
+        [
+            ("client_min_messages", "warning".to_owned()),
+            ("lock_timeout", millis(self.lock)),
+            ("statement_timeout", millis(self.statement)),
+            ("idle_in_transaction_session_timeout", millis(self.idle_in_transaction)),
+        ]
+    }
+
+    /// Begins a transaction that keeps them, in whichever session it comes to be.
+    fn begin(&self) -> String {
+        // A default of the server's or the login's may be another level, which answers a key that is there with 40001.
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
+        self.settings().iter().fold(begin, |sql, (name, value)| format!("{sql}; SET LOCAL {name} = {value}"))
+    }
+
+    /// Asks for them when a session begins: libpq's `options`.
+    fn options(&self) -> String {
+        self.settings().map(|(name, value)| format!("-c {name}={value}")).join(" ")
     }
 }
+
+type Dialled = (Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>);
 
 /// Makes sessions with one database.
 pub struct Connector {
@@ -93,11 +109,6 @@ impl Connector {
         &self.conninfo
     }
 
-    /// The limits on time as statements for the beginning of a transaction.
-    pub fn limits(&self) -> String {
-        self.timeouts.as_sql("SET LOCAL")
-    }
-
     /// A new session with the first endpoint that gives one.
     ///
     /// # Errors
@@ -116,22 +127,34 @@ impl Connector {
     }
 
     async fn attempt(&self, endpoint: &Endpoint) -> Result<Session, ConnectError> {
-        let explain = |error| explain::explain(&error, endpoint, &self.conninfo);
+        let connected = match self.dial(endpoint, Some(self.timeouts.options())).await {
+            Err(error) if is_refused_by_pooler(&error) => self.dial(endpoint, None).await,
+            other => other,
+        };
+        let (client, connection) = connected.map_err(|error| explain::explain(&error, endpoint, &self.conninfo))?;
+        Ok(Session::drive(client, connection, self.timeouts.begin()))
+    }
+
+    /// Connects with these options besides the connection string's own.
+    async fn dial(&self, endpoint: &Endpoint, options: Option<String>) -> Result<Dialled, Error> {
         let mode = self.ssl_mode(endpoint);
-        let connected = match self.config(endpoint, mode).connect(self.tls.clone()).await {
+        let own = self.conninfo.options.clone();
+        let options: Vec<String> = own.into_iter().chain(options).collect();
+        let config = |mode| {
+            let mut config = self.config(endpoint, mode);
+            if !options.is_empty() {
+                config.options(options.join(" "));
+            }
+            config
+        };
+        match config(mode).connect(self.tls.clone()).await {
             Err(error) if mode == config::SslMode::Prefer && explain::is_about_tls(&error) => {
-                let plain = self.config(endpoint, config::SslMode::Disable).connect(self.tls.clone()).await;
+                let plain = config(config::SslMode::Disable).connect(self.tls.clone()).await;
                 // Of two refusals the first is the one that says why.
                 plain.map_err(|_| error)
             }
             other => other,
-        };
-        let (client, connection) = connected.map_err(explain)?;
-        let session = Session::drive(client, connection);
-        let limits = self.timeouts.as_sql("SET");
-        let settings = format!("SET client_min_messages = warning; {limits}");
-        session.client.batch_execute(&settings).await.map_err(explain)?;
-        Ok(session)
+        }
     }
 
     /// A socket on this machine needs no TLS and PostgreSQL offers none there.
@@ -173,14 +196,17 @@ impl Connector {
         if let Some(password) = &endpoint.password {
             config.password(password.as_str());
         }
-        if let Some(options) = &conninfo.options {
-            config.options(options);
-        }
         if conninfo.read_write {
             config.target_session_attrs(config::TargetSessionAttrs::ReadWrite);
         }
         config
     }
+}
+
+/// What PgBouncer (08P01) and Amazon's RDS Proxy (0A000) say of options, which theirs is not to hand on: its sessions
+/// belong to others, too. Then the limits hold in the transactions that say them, and nowhere else.
+fn is_refused_by_pooler(error: &Error) -> bool {
+    error.code().is_some_and(|code| ["08P01", "0A000"].contains(&code.code()))
 }
 
 /// A session with PostgreSQL: a `tokio_postgres` client and the task that moves its bytes.
@@ -190,10 +216,11 @@ pub struct Session {
     client: Client,
     driver: Driver,
     warnings: Arc<AtomicUsize>,
+    begin: String,
 }
 
 impl Session {
-    fn drive<T>(client: Client, mut connection: Connection<Socket, T>) -> Self
+    fn drive<T>(client: Client, mut connection: Connection<Socket, T>, begin: String) -> Self
     where
         T: TlsStream + Unpin + Send + 'static,
     {
@@ -211,7 +238,27 @@ impl Session {
                 }
             }
         });
-        Self { client, driver: Driver(driver), warnings }
+        Self { client, driver: Driver(driver), warnings, begin }
+    }
+
+    /// Begins a transaction under the limits on time.
+    ///
+    /// # Errors
+    /// If the server does not answer, or the session is in a transaction that has failed.
+    pub async fn begin(&self) -> Result<(), Error> {
+        self.client.batch_execute(&self.begin).await
+    }
+
+    /// Does this in a transaction of its own under the limits on time. After an error nothing of it is done.
+    ///
+    /// # Errors
+    /// The first that occurs.
+    pub async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.begin().await?;
+        let done = work.await;
+        let end = self.client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+        let done = done?;
+        end.map(|()| done)
     }
 
     /// How many warnings of SQLSTATE 01000 came since this was last asked. A statement's warnings are counted before

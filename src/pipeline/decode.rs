@@ -2,16 +2,19 @@
 //!
 //! The body is judged whole before a field is looked at, so a fault in a field that nobody asked for counts too. Which
 //! reason wins when several fit is fixed: the first in [`Reason::KINDS`], and of two alike the one of the earlier column.
-//! What a single value means is in [`value`].
+//! What comes out of an envelope is judged as a body is, and what a single value means is in [`value`].
 
 use std::collections::HashSet;
 
 use crate::{
-    config::{Column, Default, Meaning, OnInvalid, UnknownFields},
+    config::{Column, Default, Envelope, Meaning, OnInvalid, Path, UnknownFields},
     event::{Event, Field, Reason, Reject, Value},
-    json::{At, Document, Fault, Json},
+    json::{At, Document, Json},
     pii::Pii,
-    pipeline::value::{self, Limits},
+    pipeline::{
+        envelope,
+        value::{self, Limits},
+    },
     queue::Message,
 };
 
@@ -26,12 +29,15 @@ pub struct Decoded {
     pub meaning: Result<Event, Reject>,
 }
 
-/// Knows the columns: where their values stand in a message, what they mean, what the table can hold.
+/// Knows what messages come wrapped in, and the columns: where their values stand in a message, what they mean, what the
+/// table can hold.
 pub struct Decoder {
     columns: Vec<Column>,
     limits: Vec<Limits>,
     known: HashSet<String>,
     unknown_fields: UnknownFields,
+    envelope: Envelope,
+    event_id: Option<Path>,
 }
 
 /// Reads every message; the order stays.
@@ -49,7 +55,20 @@ impl Decoder {
     /// `limits`: what the table's column can hold, one for each column.
     pub fn new(columns: Vec<Column>, limits: Vec<Limits>, unknown_fields: UnknownFields) -> Self {
         let known = columns.iter().filter_map(|column| column.from.segments.first().cloned()).collect();
-        Self { columns, limits, known, unknown_fields }
+        Self { columns, limits, known, unknown_fields, envelope: Envelope::None, event_id: None }
+    }
+
+    /// Takes messages out of this.
+    #[must_use]
+    pub fn unwrapping(self, envelope: Envelope) -> Self {
+        Self { envelope, ..self }
+    }
+
+    /// Looks there for what the producer knows an event by.
+    #[must_use]
+    pub fn with_event_id(mut self, path: Path) -> Self {
+        self.known.extend(path.segments.first().cloned());
+        Self { event_id: Some(path), ..self }
     }
 
     /// Whom a message concerns, as far as its body can be read at all.
@@ -60,8 +79,20 @@ impl Decoder {
 
     fn read(&self, message: &Message) -> Result<Event, Reject> {
         let document = parse(message.body.expose()).map_err(|reason| Reject { reason, subject: None })?;
-        self.read_object(&document, message.key.sent_at)
+        self.read_body(&document, message.key.sent_at)
             .map_err(|reason| Reject { reason, subject: self.find_subject(&document) })
+    }
+
+    fn read_body(&self, document: &Document, sent_at: i64) -> Result<Event, Reason> {
+        let Some(inner) = envelope::open(document, self.envelope)? else {
+            return self.read_object(document, sent_at);
+        };
+        let inner = parse(inner.expose().as_bytes())?;
+        self.read_object(&inner, sent_at).map_err(|reason| match reason {
+            // An object with a configured field is a message, whatever else it looks like.
+            Reason::NotObject | Reason::UnknownMessageType => envelope::still_wrapped(&inner).unwrap_or(reason),
+            reason => reason,
+        })
     }
 
     fn read_object(&self, document: &Document, sent_at: i64) -> Result<Event, Reason> {
@@ -69,9 +100,10 @@ impl Decoder {
             return Err(Reason::NotObject);
         }
         if let Some(fault) = document.fault() {
-            return Err(reason_of(fault));
+            return Err(fault.into());
         }
-        let found: Vec<Result<Option<At>, Reason>> = self.columns.iter().map(|column| find(document, column)).collect();
+        let find = |column: &Column| find(document, &column.from);
+        let found: Vec<Result<Option<At>, Reason>> = self.columns.iter().map(find).collect();
         if found.iter().all(|found| matches!(found, Ok(None))) {
             return Err(Reason::UnknownMessageType);
         }
@@ -89,7 +121,7 @@ impl Decoder {
         match worst {
             Some(reason) => Err(reason),
             None if unknown_fields > 0 && self.unknown_fields == UnknownFields::Reject => Err(Reason::UnknownField),
-            None => Ok(Event { values, unknown_fields }),
+            None => Ok(Event { values, event_id: self.find_event_id(document), unknown_fields }),
         }
     }
 
@@ -101,10 +133,26 @@ impl Decoder {
         document.members(Document::ROOT).filter(|&(name, _)| !is_known(name)).count()
     }
 
+    /// Looks where the message should stand and then where else it may: a message in an envelope that nobody expected
+    /// concerns somebody, too.
     fn find_subject(&self, document: &Document) -> Option<Pii<String>> {
+        let inside = || self.subject_in(&Document::parse(envelope::peek(document)?.expose()).ok()?);
+        let outside = || self.subject_in(document);
+        if self.envelope == Envelope::None { outside().or_else(inside) } else { inside().or_else(outside) }
+    }
+
+    fn subject_in(&self, document: &Document) -> Option<Pii<String>> {
         let column = self.columns.iter().find(|column| column.subject)?;
-        match document.value(find(document, column).ok()??) {
+        match document.value(find(document, &column.from).ok()??) {
             Json::String(name) if !name.is_empty() => Some(Pii::new(name.into_owned())),
+            _ => None,
+        }
+    }
+
+    fn find_event_id(&self, document: &Document) -> Option<Pii<String>> {
+        match document.value(find(document, self.event_id.as_ref()?).ok()??) {
+            Json::String(id) if !id.is_empty() => Some(Pii::new(id.into_owned())),
+            Json::Number(id) if !id.contains(['.', 'e', 'E']) => Some(Pii::new(id.to_owned())),
             _ => None,
         }
     }
@@ -113,34 +161,20 @@ impl Decoder {
 /// Judges the form of a body.
 fn parse(body: &[u8]) -> Result<Document<'_>, Reason> {
     let text = std::str::from_utf8(body).map_err(|_not_utf8| Reason::InvalidUnicode)?;
-    let document = Document::parse(text).map_err(reason_of)?;
+    let document = Document::parse(text)?;
     if body.len() > MAX_BODY { Err(Reason::TooLarge) } else { Ok(document) }
 }
 
-fn reason_of(fault: Fault) -> Reason {
-    match fault {
-        Fault::Empty => Reason::EmptyBody,
-        Fault::Syntax => Reason::NotJson,
-        Fault::Truncated => Reason::TruncatedJson,
-        Fault::Trailing => Reason::TrailingData,
-        Fault::TooDeep => Reason::TooDeep,
-        Fault::DuplicateKey => Reason::DuplicateKey,
-        Fault::LoneSurrogate => Reason::InvalidUnicode,
-        Fault::Nul => Reason::NulCharacter,
-        Fault::NumberOutOfRange => Reason::NumberOutOfRange,
-    }
-}
-
-/// Follows a column's path. A parent that is missing or null means that there is no value; a parent of another type is
+/// Follows a path. A parent that is missing or null means that there is no value; a parent of another type is
 /// a wrong type.
-fn find(document: &Document, column: &Column) -> Result<Option<At>, Reason> {
+fn find(document: &Document, path: &Path) -> Result<Option<At>, Reason> {
     let mut at = Document::ROOT;
-    for segment in &column.from.segments {
+    for segment in &path.segments {
         let next = match document.value(at) {
             Json::Object => document.member(at, segment),
-            Json::Array if column.from.pointer => index(segment).and_then(|index| document.element(at, index)),
+            Json::Array if path.pointer => index(segment).and_then(|index| document.element(at, index)),
             Json::Null => None,
-            _ => return Err(Reason::WrongType(column.from.text.clone())),
+            _ => return Err(Reason::WrongType(path.text.clone())),
         };
         let Some(next) = next else { return Ok(None) };
         at = next;
@@ -217,6 +251,7 @@ mod tests {
     use crate::{
         config::{Config, Sources},
         queue::{Key, Receipt},
+        start,
     };
 
     /// 2023-05-06 07:08:09.123 UTC.
@@ -229,16 +264,22 @@ mod tests {
 
     fn read_with(top: &str, column: &str, body: &str) -> String {
         let file = format!("{top}\n[columns]\nc = {{ {column} }}\nother = {{ from = \"other\", type = \"text\" }}\n");
-        let sources = Sources { file: Some(("masq.toml", &file)), ..Sources::default() };
-        let config = Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"));
-        let limits = config.columns.iter().map(|c| Limits::of(c.column_type, c.mask.as_ref())).collect();
-        let decoder = Decoder::new(config.columns, limits, config.unknown_fields);
-        let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
-        let message = Message::new(key, 1, body.as_bytes().to_vec(), Receipt(String::new()));
-        match decode(vec![message], &decoder).remove(0).meaning {
+        match decode(vec![message(body)], &decoder(&file)).remove(0).meaning {
             Ok(event) => event.values[0].as_ref().map_or("NULL".to_owned(), |field| field.expose().raw.clone()),
             Err(reject) => reject.reason.to_string(),
         }
+    }
+
+    fn decoder(file: &str) -> Decoder {
+        let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
+        let config = Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"));
+        let stored: Vec<_> = config.columns.iter().map(|column| column.column_type).collect();
+        start::decoder(&config, &stored)
+    }
+
+    fn message(body: &str) -> Message {
+        let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
+        Message::new(key, 1, body.as_bytes().to_vec(), Receipt(String::new()))
     }
 
     #[test]
@@ -313,6 +354,56 @@ mod tests {
             let body = format!("{{\"f\": {value}}}");
             assert_eq!(read(&format!("from = \"f\", {column}"), &body), expected, "{column} {value}");
         }
+    }
+
+    /// Whom a dead letter concerns under this configuration of the queue, when `user` is the subject.
+    fn subject(queue: &str, body: &str) -> Option<String> {
+        let file = format!("[queue]\n{queue}\n[columns]\nc = {{ from = \"user\", type = \"text\", subject = true }}\n");
+        let decoder = decoder(&file);
+        let message = message(body);
+        let reject = decode(vec![message], &decoder).remove(0).meaning.err().and_then(|reject| reject.subject);
+        let found = decoder.subject(&self::message(body)).map(|subject| subject.expose().clone());
+        // A row that only the database refuses has the same.
+        assert!(reject.is_none_or(|subject| Some(subject.expose()) == found.as_ref()));
+        found
+    }
+
+    #[test]
+    fn whom_it_concerns_is_found_in_an_envelope_too() {
+        let sns = r#"{"Type": "Notification", "user": "out", "Message": "{\"user\": \"in\", \"user\": \"in\"}"}"#;
+        let event = r#"{"detail-type": "t", "source": "s", "user": "out", "detail": {"user": "in"}, "n": 1e400}"#;
+        for (queue, body, expected) in [
+            ("envelope = \"sns\"", sns, Some("in")),
+            ("envelope = \"auto\"", sns, Some("in")),
+            ("envelope = \"eventbridge\"", sns, Some("in")),
+            ("envelope = \"none\"", sns, Some("out")),
+            ("envelope = \"eventbridge\"", event, Some("in")),
+            ("envelope = \"none\"", &event.replace("\"out\"", "null"), Some("in")),
+            ("envelope = \"sns\"", r#"{"user": "out", "Type": "Notification", "Message": "no JSON"}"#, Some("out")),
+            ("envelope = \"sns\"", r#"{"user": "out"}"#, Some("out")),
+            ("envelope = \"sns\"", r#"{"Type": "Notification", "Message": "\"in\""}"#, None),
+            ("envelope = \"sns\"", "[]", None),
+        ] {
+            assert_eq!(subject(queue, body).as_deref(), expected, "{queue} {body}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_followed_from_the_message_in_an_envelope() {
+        let read = |envelope, body| {
+            read_with(&format!("queue.envelope = \"{envelope}\""), "from = \"a.b\", type = \"text\"", body)
+        };
+        let event = r#"{"detail-type": "t", "source": "s", "detail": {"a": {"b": "x"}}, "a": {"b": "y"}}"#;
+        assert_eq!(read("eventbridge", event), "x");
+        assert_eq!(read("none", event), "y");
+    }
+
+    #[test]
+    fn the_field_of_an_event_id_is_known() {
+        let top = "unknown_fields = \"reject\"\n[queue]\ndedupe = \"body:meta.id\"";
+        let column = "from = \"f\", type = \"text\"";
+        assert_eq!(read_with(top, column, r#"{"f": "x", "meta": {"id": 1}}"#), "x");
+        assert_eq!(read_with(top, column, r#"{"f": "x", "id": 1}"#), "unknown_field");
     }
 
     #[test]

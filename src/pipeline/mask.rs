@@ -3,9 +3,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
 use crate::{
     config::{Column, ColumnType, Mask},
     event::{Event, Field, Reason, Reject, Value},
+    mutant::{self, Mutant},
     pii::Pii,
     pipeline::decode::Decoded,
     queue::Message,
@@ -22,6 +26,8 @@ pub struct Masker {
     columns: Vec<(ColumnType, Action)>,
     keys: Arc<KeyRing>,
     epoch: EpochKey,
+    /// The ARN or name of the queue, within which an event's id means one event.
+    queue: String,
 }
 
 /// What is done to the values of a column.
@@ -51,7 +57,13 @@ impl Masker {
             })
         };
         let actions = columns.iter().map(action).collect::<Result<Vec<Action>, TooLong>>()?;
-        Ok(Self { columns: stored.iter().copied().zip(actions).collect(), keys, epoch })
+        Ok(Self { columns: stored.iter().copied().zip(actions).collect(), keys, epoch, queue: String::new() })
+    }
+
+    /// Claims the ids of events for this queue, named by its ARN or, where nothing says that, by its name.
+    #[must_use]
+    pub fn of_queue(self, queue: &str) -> Self {
+        Self { queue: queue.to_owned(), ..self }
     }
 
     /// The keys it masks and seals with.
@@ -83,10 +95,21 @@ impl Masker {
             Ok(event) => {
                 let start = rows.len();
                 self.row(&event, rows);
-                Verdict::Row(MaskedRow { bytes: start..rows.len(), claim: None })
+                let event_id = event.event_id.as_ref().or(message.event_id.as_ref());
+                let event_id = event_id.filter(|id| !id.expose().is_empty() && !mutant::is(Mutant::NoDedupe));
+                let claim = event_id.map(|id| self.claim(id.expose()));
+                Verdict::Row(MaskedRow { bytes: start..rows.len(), claim })
             }
             Err(reject) => Verdict::Dead(self.dead_letter(message, reject.reason, reject.subject.as_ref())),
         }
+    }
+
+    /// The first 128 bits of SHA-256(queue, 0, id): an id may name a person, and is not stored.
+    fn claim(&self, event_id: &str) -> Uuid {
+        let digest = Sha256::new().chain_update(&self.queue).chain_update([0]).chain_update(event_id).finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Uuid::from_bytes(bytes)
     }
 
     fn row(&self, event: &Event, out: &mut Vec<u8>) {
@@ -141,5 +164,65 @@ fn prefix(out: &mut Vec<u8>, stored: ColumnType, address: IpAddr) {
     match stored {
         ColumnType::Inet => copy::inet(out, network, Some(bits)),
         _ => copy::bytes(out, format!("{network}/{bits}").as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Config, Sources},
+        pipeline::decode::decode,
+        queue::{Key, Receipt},
+        start,
+    };
+
+    const ARN: &str = "arn:aws:sqs:eu-west-1:123456789012:logins";
+
+    /// What a login claims that has this as its `event_id`, and this message attribute.
+    fn claim(dedupe: &str, queue: &str, event_id: &str, attribute: Option<&str>) -> Option<String> {
+        let file = format!("[queue]\ndedupe = \"{dedupe}\"\n");
+        let sources = Sources { file: Some(("masq.toml", &file)), ..Sources::default() };
+        let config = Config::check(&sources).unwrap();
+        let stored: Vec<_> = config.columns.iter().map(|column| column.column_type).collect();
+        let keys = Arc::new(KeyRing::throw_away().unwrap());
+        let epoch = keys.new_epoch(0).unwrap();
+        let mut masker = Masker::new(&config.columns, &stored, keys, epoch).unwrap().of_queue(queue);
+        let body = format!("{{\"user_id\": \"u\", \"event_id\": {event_id}}}").into_bytes();
+        let key = Key { sent_at: 1, id: Uuid::nil() };
+        let mut message = Message::new(key, 1, body, Receipt(String::new()));
+        message.event_id = attribute.map(|id| Pii::new(id.to_owned()));
+        let batch = mask(decode(vec![message], &start::decoder(&config, &stored)), &mut masker);
+        match &batch.entries[0].verdict {
+            Verdict::Row(row) => row.claim.map(|claim| claim.to_string()),
+            Verdict::Dead(dead) => panic!("{}", dead.reason),
+        }
+    }
+
+    /// The answers are those of `claim` in tests/reference.py.
+    #[test]
+    fn a_claim_is_a_hash_of_queue_and_id() {
+        let e1 = Some("2c19eb2c-1966-2d53-ac79-41e7e5f51ff9".to_owned());
+        assert_eq!(claim("body:event_id", ARN, "\"e-1\"", None), e1);
+        assert_eq!(claim("body:event_id", ARN, "\"\\u0065-1\"", None), e1);
+        assert_eq!(claim("attribute:event-id", ARN, "\"other\"", Some("e-1")), e1);
+        assert_eq!(
+            claim("body:event_id", "logins", "\"e-1\"", None),
+            Some("a9ddf219-760d-38f0-6c41-cb7ffbfc418d".to_owned())
+        );
+        assert_eq!(claim("body:event_id", ARN, "17", None), Some("60d34e76-1f2a-5206-6e90-47df46d08719".to_owned()));
+        assert_eq!(
+            claim("attribute:event-id", ARN, "\"other\"", Some("17")),
+            Some("60d34e76-1f2a-5206-6e90-47df46d08719".to_owned())
+        );
+    }
+
+    #[test]
+    fn without_a_readable_id_there_is_no_claim() {
+        for event_id in ["null", "\"\"", "17.0", "true", "[1]"] {
+            assert_eq!(claim("body:event_id", ARN, event_id, None), None, "{event_id}");
+        }
+        assert_eq!(claim("attribute:event-id", ARN, "\"e-1\"", None), None);
+        assert_eq!(claim("attribute:event-id", ARN, "\"e-1\"", Some("")), None);
     }
 }

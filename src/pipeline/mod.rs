@@ -16,6 +16,7 @@ pub mod acknowledge;
 
 mod alone;
 mod circuit;
+mod envelope;
 mod status;
 pub mod value;
 

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio_postgres::{Client, Error, types::Type};
+use tokio_postgres::{
+    Client, Error, Row,
+    types::{ToSql, Type},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -22,6 +25,9 @@ pub const ROW: i16 = 1;
 /// The ledger's outcome of a dead letter.
 pub const DEAD: i16 = 2;
 
+/// The ledger's outcome of a message whose event is a row already.
+pub const REPEATED: i16 = 4;
+
 /// Claims keys of which none is there yet; one that is aborts it with SQLSTATE 23505.
 pub const COPY: &str = "COPY masq.ledger (sent_at, message_id, outcome) FROM STDIN BINARY";
 
@@ -29,27 +35,43 @@ const CLAIM: &str = "INSERT INTO masq.ledger (sent_at, message_id, outcome) \
      SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::int2[]) \
      ON CONFLICT DO NOTHING RETURNING sent_at, message_id";
 
-/// The keys as tuples of COPY BINARY.
-pub fn tuples<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<u8> {
+const KNOWN: &str = "SELECT sent_at, message_id FROM masq.ledger \
+     JOIN unnest($1::timestamptz[], $2::uuid[]) AS asked (sent_at, message_id) USING (sent_at, message_id)";
+
+/// The keys as tuples of COPY BINARY; `repeated`: of messages whose events are rows already.
+pub fn tuples<'a>(entries: impl Iterator<Item = &'a Entry>, repeated: &HashSet<Key>) -> Vec<u8> {
     let mut out = copy::HEADER.to_vec();
     for entry in entries {
         copy::tuple(&mut out, 3);
         copy::timestamp(&mut out, entry.message.key.sent_at * 1000);
         copy::bytes(&mut out, entry.message.key.id.as_bytes());
-        copy::bytes(&mut out, &outcome(entry).to_be_bytes());
+        copy::bytes(&mut out, &outcome(entry, repeated).to_be_bytes());
     }
     out.extend_from_slice(copy::TRAILER);
     out
 }
 
+/// Those keys that are there already.
+pub async fn known(client: &Client, entries: &[&Entry]) -> Result<HashSet<Key>, Error> {
+    let (sent, ids) = columns(entries);
+    let rows = client.query_typed(KNOWN, &[(&sent, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY)]).await?;
+    keys(&rows)
+}
+
 /// Claims those keys that are not there yet, and answers them.
-pub async fn claim(client: &Client, entries: &[&Entry]) -> Result<HashSet<Key>, Error> {
-    let sent: Vec<SystemTime> = entries.iter().map(|entry| time_of(entry.message.key.sent_at)).collect();
-    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.message.key.id).collect();
-    let outcomes: Vec<i16> = entries.iter().map(|entry| outcome(entry)).collect();
-    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+pub async fn claim(client: &Client, entries: &[&Entry], repeated: &HashSet<Key>) -> Result<HashSet<Key>, Error> {
+    let (sent, ids) = columns(entries);
+    let outcomes: Vec<i16> = entries.iter().map(|entry| outcome(entry, repeated)).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&sent, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY), (&outcomes, Type::INT2_ARRAY)];
-    let rows = client.query_typed(CLAIM, &parameters).await?;
+    keys(&client.query_typed(CLAIM, &parameters).await?)
+}
+
+fn columns(entries: &[&Entry]) -> (Vec<SystemTime>, Vec<Uuid>) {
+    entries.iter().map(|entry| (time_of(entry.message.key.sent_at), entry.message.key.id)).unzip()
+}
+
+fn keys(rows: &[Row]) -> Result<HashSet<Key>, Error> {
     rows.iter().map(|row| Ok(Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? })).collect()
 }
 
@@ -68,7 +90,7 @@ pub async fn make_days(client: &Client, entries: &[&Entry]) -> Result<(), Error>
     Ok(())
 }
 
-/// Makes partitions ahead and drops what is older than `retention`. Answers the oldest SentTimestamp that the ledger
+/// Makes partitions ahead and forgets what is older than `retention`. Answers the oldest SentTimestamp that the ledger
 /// remembers, in milliseconds since 1970-01-01 UTC.
 pub async fn keep_partitions(client: &Client, retention: Duration) -> Result<i64, Error> {
     let seconds = retention.as_secs_f64();
@@ -78,14 +100,25 @@ pub async fn keep_partitions(client: &Client, retention: Duration) -> Result<i64
     row.first().map_or(Ok(0), |row| row.try_get(0).map(millis))
 }
 
+/// Deletes some of what was forgotten, and claims that are older than `claims`. Answers whether there may be more.
+pub async fn prune(client: &Client, claims: Duration) -> Result<bool, Error> {
+    /// At once, of each kind: the batch that comes next waits for it, some ten milliseconds.
+    const MOST: i32 = 10_000;
+    let seconds = claims.as_secs_f64();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&seconds, Type::FLOAT8), (&MOST, Type::INT4)];
+    client.query_typed_one("SELECT masq.prune(make_interval(secs => $1), $2)", &parameters).await?.try_get(0)
+}
+
 /// The oldest SentTimestamp that the ledger remembers.
 pub async fn oldest(client: &Client) -> Result<i64, Error> {
     let row = client.query_typed("SELECT masq.ledger_oldest()", &[]).await?;
     row.first().map_or(Ok(0), |row| row.try_get(0).map(millis))
 }
 
-fn outcome(entry: &Entry) -> i16 {
+fn outcome(entry: &Entry, repeated: &HashSet<Key>) -> i16 {
     match entry.verdict {
+        Verdict::Row(_) if repeated.contains(&entry.message.key) => REPEATED,
         Verdict::Row(_) => ROW,
         Verdict::Dead(_) => DEAD,
     }

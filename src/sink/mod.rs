@@ -5,11 +5,13 @@
 
 pub mod copy;
 pub mod dead_letters;
+pub mod dedupe;
 pub mod ledger;
 pub mod memory;
 pub mod postgres;
 mod shape;
 mod suspects;
+mod transaction;
 
 use std::{future::Future, ops::Range};
 

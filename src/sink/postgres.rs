@@ -1,39 +1,40 @@
-//! PostgreSQL as a sink: the ledger's keys, the rows and the dead letters of a stretch of a batch in one transaction.
+//! PostgreSQL as a sink: a worker's session, which way its next transaction goes, and what an error means for it.
 //!
-//! The fast way copies all of them and is aborted as a whole by a key that is there already. The safe way asks the
-//! ledger which keys are new and copies only those; it is taken for a while after an aborted copy and wherever a message
-//! has been delivered before, since an aborted copy leaves dead tuples behind.
-//! What an error means for the caller is decided in `db::sqlstate`; the driver is not named outside `db/`, `sink/` and
-//! `vault/`.
+//! The transaction itself is in `transaction`. Its fast way is aborted as a whole by a key that is there already; the
+//! safe way is taken for a while after that and wherever a message has been delivered before, since an aborted copy
+//! leaves dead tuples behind. What an error means for the caller is decided in `db::sqlstate`; the driver is not named
+//! outside `db/`, `sink/` and `vault/`.
 
 use std::{
-    collections::HashSet,
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures_util::SinkExt;
 use tokio_postgres::Error;
 
 use crate::{
     db::{
         ConnectError, Connector, Session,
-        catalog::{Kind, Table, quote_ident},
+        catalog::{Kind, Table},
         sqlstate::{self, Remedy},
     },
-    event::Reason,
     queue::Key,
-    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, copy, dead_letters, ledger, shape, suspects},
+    sink::{
+        Batch, Entry, Outcome, Sink, SinkError, Verdict, dead_letters, ledger, shape, suspects,
+        transaction::{Transaction, Way, WriteError, Written, is_late},
+    },
 };
 
 /// For how many batches the safe way is taken after a copy was aborted. More would pay its price (about 1.5 times the
 /// server's work) for longer; fewer would risk another aborted copy while redeliveries are still coming.
 const SAFE_BATCHES: u32 = 16;
 
-/// How often partitions are made and pruned.
-const PARTITION_UPKEEP: Duration = Duration::from_secs(3600);
+/// How often the ledger's days are made and forgotten.
+const UPKEEP: Duration = Duration::from_secs(3600);
 
 /// What a worker's sink writes to.
 pub struct Target {
@@ -44,9 +45,32 @@ pub struct Target {
     /// The columns that are written, in the configuration's order.
     pub columns: Vec<String>,
     /// How long the ledger remembers.
-    pub retention: Duration,
+    pub retention: Retention,
+    /// How long an event is remembered by its producer's id.
+    pub dedupe_retention: Duration,
     /// The queue's name, for the dead letters.
     pub queue: String,
+}
+
+/// How long the ledger remembers, which may become longer while workers run: whoever owns the queue may let messages live
+/// longer.
+pub struct Retention(AtomicU64);
+
+impl Retention {
+    /// This long, to the second.
+    pub fn new(retention: Duration) -> Self {
+        Self(AtomicU64::new(retention.as_secs()))
+    }
+
+    /// As it is now.
+    pub fn get(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    /// At least this long from now on. Answers whether that is longer than before.
+    pub fn extend(&self, needed: Duration) -> bool {
+        self.0.fetch_max(needed.as_secs(), Ordering::Relaxed) < needed.as_secs()
+    }
 }
 
 /// One worker's sink, with at most one session.
@@ -62,31 +86,10 @@ struct Open {
     session: Session,
     shape: Option<String>,
     kept_at: Instant,
+    /// Whether there may be something to prune.
+    prune: bool,
     /// The epoch whose header this session has written. Not the sink's: after a failover the header may be gone.
     epoch: Option<uuid::Uuid>,
-}
-
-type Written = Result<Vec<Outcome>, WriteError>;
-
-enum WriteError {
-    /// PostgreSQL or the driver said no.
-    Database(Error),
-    /// It said no to the rows, or to the COMMIT, where deferred constraints speak. Nowhere else can a row be at fault.
-    Rows(Error),
-    /// The COMMIT went through here but may not have reached the standby that it should have waited for.
-    NotReplicated,
-    /// The table took fewer rows than it was given.
-    RowsVanished,
-    /// The table's columns are no longer of the types that were written.
-    Reshaped,
-    /// There is no session.
-    Unreachable(SinkError),
-}
-
-impl From<Error> for WriteError {
-    fn from(error: Error) -> Self {
-        Self::Database(error)
-    }
 }
 
 impl PostgresSink {
@@ -102,23 +105,36 @@ impl PostgresSink {
         if self.open.is_none() {
             let session = self.target.connector.connect().await.map_err(SinkError::from)?;
             let shape = shape::as_started(&session, &self.target).await?;
-            let oldest = ledger::keep_partitions(&session, self.target.retention).await;
+            let oldest = session.within(ledger::keep_partitions(&session, self.target.retention.get())).await;
             self.oldest = oldest.map_err(|error| self.explain_own(&error))?;
-            self.open = Some(Open { session, shape, kept_at: Instant::now(), epoch: None });
+            self.open = Some(Open { session, shape, kept_at: Instant::now(), prune: true, epoch: None });
         }
         self.open.as_mut().ok_or_else(|| SinkError::Unavailable("the session is gone".to_owned()))
     }
 
-    /// Partitions are looked after by whichever worker finds that it is time.
-    async fn keep_partitions(&mut self) -> Result<(), SinkError> {
-        let retention = self.target.retention;
+    /// The ledger is looked after by whichever worker finds that it is time.
+    async fn keep_up(&mut self) -> Result<(), SinkError> {
+        let target = Arc::clone(&self.target);
         let open = self.open().await?;
-        if open.kept_at.elapsed() < PARTITION_UPKEEP {
-            return Ok(());
+        if open.kept_at.elapsed() >= UPKEEP {
+            (open.kept_at, open.prune) = (Instant::now(), true);
+            let oldest = open.session.within(ledger::keep_partitions(&open.session, target.retention.get())).await;
+            self.oldest = oldest.map_err(|error| self.explain_own(&error))?;
         }
-        open.kept_at = Instant::now();
-        let oldest = ledger::keep_partitions(&open.session, retention).await;
-        self.oldest = oldest.map_err(|error| self.explain_own(&error))?;
+        self.prune().await
+    }
+
+    /// Bit by bit, one with each batch. That something cannot be deleted is no reason to load nothing.
+    async fn prune(&mut self) -> Result<(), SinkError> {
+        let claims = self.target.dedupe_retention;
+        let open = self.open().await?;
+        if open.prune {
+            let pruned = open.session.within(ledger::prune(&open.session, claims)).await;
+            open.prune = *pruned.as_ref().unwrap_or(&false);
+            if let Err(error) = pruned {
+                tracing::warn!(error = sqlstate::describe(&error), "cannot prune the schema masq; tried again in an hour");
+            }
+        }
         Ok(())
     }
 
@@ -128,7 +144,7 @@ impl PostgresSink {
         if open.epoch == Some(batch.epoch.id) {
             return Ok(());
         }
-        match dead_letters::keep_epoch(&open.session, &batch.epoch).await {
+        match open.session.within(dead_letters::keep_epoch(&open.session, &batch.epoch)).await {
             Ok(()) => open.epoch = Some(batch.epoch.id),
             Err(error) => return Err(self.explain_own(&error)),
         }
@@ -187,20 +203,20 @@ impl From<ConnectError> for SinkError {
 
 impl Sink for PostgresSink {
     async fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
-        self.keep_partitions().await?;
-        let entries = &batch.entries[part];
+        self.keep_up().await?;
+        let entries = &batch.entries[part.clone()];
         if entries.iter().any(|entry| matches!(entry.verdict, Verdict::Dead(_))) {
             self.keep_epoch(batch).await?;
         }
         let redelivered = entries.iter().any(|entry| entry.message.attempt > 1);
         if self.safe_batches == 0 && !redelivered {
-            match self.write_with(batch, entries, Way::Fast).await {
+            match self.write_with(batch, part.clone(), Way::Fast).await {
                 Err(WriteError::Database(error)) if is_known_key(&error) => self.safe_batches = SAFE_BATCHES,
                 written => return self.settle(written, entries).await,
             }
         }
         self.safe_batches = self.safe_batches.saturating_sub(1);
-        let written = self.write_with(batch, entries, Way::Safe).await;
+        let written = self.write_with(batch, part, Way::Safe).await;
         self.settle(written, entries).await
     }
 
@@ -210,12 +226,14 @@ impl Sink for PostgresSink {
 
     async fn suspect(&mut self, key: Key) -> Result<bool, SinkError> {
         let open = self.open().await?;
-        suspects::record(&open.session, key).await.map_err(|error| self.explain_own(&error))
+        let recorded = open.session.within(suspects::record(&open.session, key)).await;
+        recorded.map_err(|error| self.explain_own(&error))
     }
 
     async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {
         let open = self.open().await?;
-        suspects::clear(&open.session, key).await.map_err(|error| self.explain_own(&error))
+        let cleared = open.session.within(suspects::clear(&open.session, key)).await;
+        cleared.map_err(|error| self.explain_own(&error))
     }
 
     fn reset(&mut self) {
@@ -223,18 +241,12 @@ impl Sink for PostgresSink {
     }
 }
 
-/// How a transaction claims its keys.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Fast,
-    Safe,
-}
-
 impl PostgresSink {
-    async fn write_with(&mut self, batch: &Batch, entries: &[Entry], way: Way) -> Written {
+    async fn write_with(&mut self, batch: &Batch, part: Range<usize>, way: Way) -> Written {
         let target = Arc::clone(&self.target);
         let open = self.open().await.map_err(WriteError::Unreachable)?;
-        let written = open.transact(&target, batch, entries, way).await;
+        let Open { session, shape, .. } = &*open;
+        let written = Transaction { session, target: &target, shape: shape.as_deref(), batch, part }.run(way).await;
         // If even the ROLLBACK fails the session is lost, and with it the transaction.
         if written.is_err() && open.session.batch_execute("ROLLBACK").await.is_err() {
             self.open = None;
@@ -260,6 +272,7 @@ impl PostgresSink {
                 self.open = None;
                 Err(shape::changed(&self.target))
             }
+            Err(WriteError::Overtaken) => Err(SinkError::Busy("a message got its outcome from another worker".to_owned())),
             Err(WriteError::RowsVanished) => Err(SinkError::Misconfigured(format!(
                 "a trigger or rule on {} drops rows that are written to it; masq cannot call them loaded",
                 self.target.table.name
@@ -274,105 +287,13 @@ impl PostgresSink {
     async fn find_day(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
         let keyed: Vec<&Entry> = entries.iter().filter(|entry| !is_late(entry)).collect();
         let open = self.open().await?;
-        let found = async {
+        let found = open.session.within(async {
             ledger::make_days(&open.session, &keyed).await?;
             ledger::oldest(&open.session).await
-        };
+        });
         self.oldest = found.await.map_err(|error| self.explain_own(&error))?;
         Err(SinkError::Busy("a partition of the ledger was missing".to_owned()))
     }
-}
-
-impl Open {
-    async fn transact(&self, target: &Target, batch: &Batch, entries: &[Entry], way: Way) -> Written {
-        // Its limits and statements are the transaction's own: behind a pooler the next one may be in another session.
-        self.session.batch_execute(&format!("BEGIN; {}", target.connector.limits())).await?;
-        let outcomes = match way {
-            Way::Fast => self.copy_all(target, batch, entries).await?,
-            Way::Safe => self.copy_new(target, batch, entries).await?,
-        };
-        if outcomes.contains(&Outcome::Duplicate) {
-            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
-            // earlier transaction yet.
-            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
-        }
-        self.commit().await?;
-        Ok(outcomes)
-    }
-
-    /// Claims every key and copies every row; a key that is there already aborts all.
-    async fn copy_all(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Written {
-        let keyed = || entries.iter().filter(|entry| !is_late(entry));
-        self.copy(ledger::COPY, ledger::tuples(keyed())).await?;
-        self.write_rows(target, batch, entries).await?;
-        dead_letters::write(&self.session, &target.queue, batch.epoch.id, keyed()).await?;
-        let late = self.write_late(target, batch, entries).await?;
-        Ok(entries.iter().map(|entry| outcome(!is_late(entry) || late.contains(&entry.message.key))).collect())
-    }
-
-    /// Claims the keys that are new and writes what belongs to them.
-    async fn copy_new(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Written {
-        let keyed: Vec<&Entry> = entries.iter().filter(|entry| !is_late(entry)).collect();
-        let new = ledger::claim(&self.session, &keyed).await?;
-        let is_new = |entry: &&Entry| new.contains(&entry.message.key);
-        self.write_rows(target, batch, entries.iter().filter(is_new)).await?;
-        dead_letters::write(&self.session, &target.queue, batch.epoch.id, entries.iter().filter(is_new)).await?;
-        let late = self.write_late(target, batch, entries).await?;
-        Ok(entries.iter().map(|entry| outcome(is_new(&entry) || late.contains(&entry.message.key))).collect())
-    }
-
-    async fn write_rows<'a>(
-        &self,
-        target: &Target,
-        batch: &Batch,
-        entries: impl IntoIterator<Item = &'a Entry>,
-    ) -> Result<(), WriteError> {
-        let mut tuples = Vec::with_capacity(copy::HEADER.len() + batch.rows.len() + copy::TRAILER.len());
-        tuples.extend_from_slice(copy::HEADER);
-        let mut rows = 0;
-        for entry in entries {
-            if let Verdict::Row(row) = &entry.verdict {
-                tuples.extend_from_slice(&batch.rows[row.bytes.clone()]);
-                rows += 1;
-            }
-        }
-        if rows == 0 {
-            return Ok(());
-        }
-        tuples.extend_from_slice(copy::TRAILER);
-        let copied = self.copy(&copy_rows(target), tuples).await.map_err(WriteError::Rows)?;
-        if copied != rows {
-            return Err(WriteError::RowsVanished);
-        }
-        if shape::now(&self.session, target).await? == self.shape { Ok(()) } else { Err(WriteError::Reshaped) }
-    }
-
-    async fn copy(&self, sql: &str, tuples: Vec<u8>) -> Result<u64, Error> {
-        let sink = self.session.copy_in(sql).await?;
-        let mut sink = std::pin::pin!(sink);
-        sink.send(Bytes::from(tuples)).await?;
-        sink.finish().await
-    }
-
-    async fn write_late(&self, target: &Target, batch: &Batch, entries: &[Entry]) -> Result<HashSet<Key>, Error> {
-        let late = entries.iter().filter(|entry| is_late(entry));
-        dead_letters::write_late(&self.session, &target.queue, batch.epoch.id, late).await
-    }
-
-    async fn commit(&self) -> Result<(), WriteError> {
-        self.session.take_warnings();
-        self.session.batch_execute("COMMIT").await.map_err(WriteError::Rows)?;
-        if self.session.take_warnings() == 0 { Ok(()) } else { Err(WriteError::NotReplicated) }
-    }
-}
-
-fn outcome(written: bool) -> Outcome {
-    if written { Outcome::Written } else { Outcome::Duplicate }
-}
-
-/// Whether a message is older than the ledger and so has no key there.
-fn is_late(entry: &Entry) -> bool {
-    matches!(&entry.verdict, Verdict::Dead(dead) if dead.reason == Reason::OlderThanLedger)
 }
 
 /// A key of the ledger's is there already. The same SQLSTATE from the target table is a row that it refuses.
@@ -390,14 +311,4 @@ fn is_of_ledger(error: &Error, sqlstate: &str) -> bool {
             && error.schema() == Some("masq")
             && error.table().is_some_and(|table| table.starts_with("ledger"))
     })
-}
-
-fn copy_rows(target: &Target) -> String {
-    let columns: Vec<String> = target.columns.iter().map(|name| quote_ident(name)).collect();
-    format!(
-        "COPY {}.{} ({}) FROM STDIN BINARY",
-        quote_ident(&target.table.schema),
-        quote_ident(&target.table.name),
-        columns.join(", ")
-    )
 }

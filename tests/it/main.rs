@@ -23,6 +23,7 @@ mod demo;
 mod leaks;
 mod local_queue;
 mod messages;
+mod model;
 mod pipeline;
 mod postgres;
 mod preview;

@@ -147,6 +147,24 @@ fn it_needs_no_keys_and_never_shows_what_is_masked() {
     assert_ne!(preview(&here, &["messages"]).out, shown.out, "a key that is thrown away is used once");
 }
 
+#[test]
+fn it_unwraps_envelopes_and_says_whose_event_was_there_before() {
+    let message = |id: &str| json!({"user_id": "u", "event_id": id}).to_string();
+    let file = [
+        json!({"Type": "Notification", "Message": message("e-1")}).to_string(),
+        message("e-2"),
+        json!({"detail-type": "t", "source": "s", "detail": {"user_id": "u", "event_id": "e-1"}}).to_string(),
+        json!({"Type": "UnsubscribeConfirmation"}).to_string(),
+    ];
+    let here = messages(file.join("\n").as_bytes());
+    fs::write(here.path().join("masq.toml"), "[queue]\nenvelope = \"auto\"\ndedupe = \"body:event_id\"\n").unwrap();
+    let shown = preview(&here, &["messages", "--json"]);
+    let verdicts: Vec<_> = shown.json().iter().map(|shown| shown["verdict"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(verdicts, ["row", "row", "repeated", "dead_letter"]);
+    let summary = "2 rows and 1 dead letter: 1 envelope_unsupported; 1 message repeated\n";
+    assert!(shown.err.ends_with(summary), "{}", shown.err);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peek_leaves_the_messages_on_the_queue() {
     let queues = MemoryQueues::new();

@@ -56,6 +56,7 @@ impl Cluster {
         let directory = Scratch::new("masq-test-").unwrap();
         let options = Options {
             directory: directory.path().join("cluster"),
+            bin: std::env::var_os("MASQ_TEST_POSTGRES").map(PathBuf::from),
             path: std::env::var("PATH").ok(),
             port: Some(0),
             settings: vec![("max_connections".into(), "300".into())],

@@ -28,6 +28,7 @@ const PURE: &[&str] = &[
     "json",
     "backoff",
     "pipeline/decode",
+    "pipeline/envelope",
     "pipeline/value",
     "pipeline/mask",
     "sink/copy",

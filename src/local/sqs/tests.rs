@@ -246,7 +246,7 @@ async fn a_request_that_hangs_is_done_late_or_not_at_all() {
     let given_up = begin(&server, "ReceiveMessage", &poll(&server, 0)).await;
     timeout(SOON, async {
         while written.events().is_empty() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     })
     .await

@@ -1,0 +1,187 @@
+//! One transaction of the sink: the ledger's keys, the claims, the rows and the dead letters of a stretch of a batch.
+//!
+//! The fast way copies all of them and is aborted as a whole by a key that is there already. The safe way asks the
+//! ledger which keys are new and writes only what belongs to those. Both take claims before keys, so that no two of
+//! them wait for each other in a circle. What an error means is not decided here.
+
+use std::{collections::HashSet, ops::Range};
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio_postgres::Error;
+
+use crate::{
+    db::{Session, catalog::quote_ident},
+    event::Reason,
+    queue::Key,
+    sink::{Batch, Entry, Outcome, SinkError, Verdict, copy, dead_letters, dedupe, ledger, postgres::Target, shape},
+};
+
+/// What a transaction answers: an outcome for each entry, or why there is none.
+pub(super) type Written = Result<Vec<Outcome>, WriteError>;
+
+pub(super) enum WriteError {
+    /// PostgreSQL or the driver said no.
+    Database(Error),
+    /// It said no to the rows, or to the COMMIT, where deferred constraints speak. Nowhere else can a row be at fault.
+    Rows(Error),
+    /// The COMMIT went through here but may not have reached the standby that it should have waited for.
+    NotReplicated,
+    /// The table took fewer rows than it was given.
+    RowsVanished,
+    /// The table's columns are no longer of the types that were written.
+    Reshaped,
+    /// A message that had claimed its event got another outcome meanwhile: its claim must not stand.
+    Overtaken,
+    /// There is no session.
+    Unreachable(SinkError),
+}
+
+impl From<Error> for WriteError {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// How a transaction claims its keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// With COPY: all are new.
+    Fast,
+    /// With ON CONFLICT: some may be there already.
+    Safe,
+}
+
+/// What is written, and where.
+pub(super) struct Transaction<'a> {
+    pub(super) session: &'a Session,
+    pub(super) target: &'a Target,
+    /// The types of the columns, as they were when they were last compared with those that are written.
+    pub(super) shape: Option<&'a str>,
+    pub(super) batch: &'a Batch,
+    pub(super) part: Range<usize>,
+}
+
+impl Transaction<'_> {
+    /// From BEGIN to COMMIT. After an error it is still open.
+    pub(super) async fn run(&self, way: Way) -> Written {
+        // Its limits and statements are the transaction's own: behind a pooler the next one may be in another session.
+        self.session.begin().await?;
+        let outcomes = match way {
+            Way::Fast => self.copy_all().await?,
+            Way::Safe => self.copy_new().await?,
+        };
+        if outcomes.contains(&Outcome::Duplicate) {
+            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
+            // earlier transaction yet.
+            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
+        }
+        self.commit().await?;
+        Ok(outcomes)
+    }
+
+    fn entries(&self) -> &[Entry] {
+        &self.batch.entries[self.part.clone()]
+    }
+
+    /// Those that have a key in the ledger.
+    fn keyed(&self) -> impl Iterator<Item = &Entry> {
+        self.entries().iter().filter(|entry| !is_late(entry))
+    }
+
+    /// Claims every key and copies every row; a key that is there already aborts all.
+    async fn copy_all(&self) -> Written {
+        let claims = dedupe::claim(self.session, self.keyed()).await?;
+        self.copy(ledger::COPY, ledger::tuples(self.keyed(), &claims.lost)).await?;
+        self.write(|_| true, &claims.lost).await
+    }
+
+    /// Claims the keys that are new and writes what belongs to them.
+    async fn copy_new(&self) -> Written {
+        let keyed: Vec<&Entry> = self.keyed().collect();
+        // What has its outcome already claims nothing.
+        let known = if keyed.iter().any(|entry| dedupe::claims(entry)) {
+            ledger::known(self.session, &keyed).await?
+        } else {
+            HashSet::new()
+        };
+        let unknown = keyed.iter().copied().filter(|entry| !known.contains(&entry.message.key));
+        let claims = dedupe::claim(self.session, unknown).await?;
+        let new = ledger::claim(self.session, &keyed, &claims.lost).await?;
+        if !claims.won.is_subset(&new) {
+            return Err(WriteError::Overtaken);
+        }
+        self.write(|key| new.contains(key), &claims.lost).await
+    }
+
+    /// Writes the rows and dead letters of what is new, and those that are late. Of what is new, the repeated ones are
+    /// no rows.
+    async fn write(&self, is_new: impl Fn(&Key) -> bool, repeated: &HashSet<Key>) -> Written {
+        let new = || self.keyed().filter(|entry| is_new(&entry.message.key));
+        self.write_rows(new().filter(|entry| !repeated.contains(&entry.message.key))).await?;
+        let (queue, epoch) = (&self.target.queue, self.batch.epoch.id);
+        dead_letters::write(self.session, queue, epoch, new()).await?;
+        let late = self.entries().iter().filter(|entry| is_late(entry));
+        let written_late = dead_letters::write_late(self.session, queue, epoch, late).await?;
+        let outcome = |entry: &Entry| {
+            let key = &entry.message.key;
+            match if is_late(entry) { written_late.contains(key) } else { is_new(key) } {
+                false => Outcome::Duplicate,
+                true if repeated.contains(key) => Outcome::Repeated,
+                true => Outcome::Written,
+            }
+        };
+        Ok(self.entries().iter().map(outcome).collect())
+    }
+
+    async fn write_rows<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Result<(), WriteError> {
+        let bytes = &self.batch.rows;
+        let mut tuples = Vec::with_capacity(copy::HEADER.len() + bytes.len() + copy::TRAILER.len());
+        tuples.extend_from_slice(copy::HEADER);
+        let mut rows = 0;
+        for entry in entries {
+            if let Verdict::Row(row) = &entry.verdict {
+                tuples.extend_from_slice(&bytes[row.bytes.clone()]);
+                rows += 1;
+            }
+        }
+        if rows == 0 {
+            return Ok(());
+        }
+        tuples.extend_from_slice(copy::TRAILER);
+        let copied = self.copy(&copy_rows(self.target), tuples).await.map_err(WriteError::Rows)?;
+        if copied != rows {
+            return Err(WriteError::RowsVanished);
+        }
+        let shape = shape::now(self.session, self.target).await?;
+        if shape.as_deref() == self.shape { Ok(()) } else { Err(WriteError::Reshaped) }
+    }
+
+    async fn copy(&self, sql: &str, tuples: Vec<u8>) -> Result<u64, Error> {
+        let sink = self.session.copy_in(sql).await?;
+        let mut sink = std::pin::pin!(sink);
+        sink.send(Bytes::from(tuples)).await?;
+        sink.finish().await
+    }
+
+    async fn commit(&self) -> Result<(), WriteError> {
+        self.session.take_warnings();
+        self.session.batch_execute("COMMIT").await.map_err(WriteError::Rows)?;
+        if self.session.take_warnings() == 0 { Ok(()) } else { Err(WriteError::NotReplicated) }
+    }
+}
+
+/// Whether a message is older than the ledger and so has no key there.
+pub(super) fn is_late(entry: &Entry) -> bool {
+    matches!(&entry.verdict, Verdict::Dead(dead) if dead.reason == Reason::OlderThanLedger)
+}
+
+fn copy_rows(target: &Target) -> String {
+    let columns: Vec<String> = target.columns.iter().map(|name| quote_ident(name)).collect();
+    format!(
+        "COPY {}.{} ({}) FROM STDIN BINARY",
+        quote_ident(&target.table.schema),
+        quote_ident(&target.table.name),
+        columns.join(", ")
+    )
+}
