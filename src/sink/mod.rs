@@ -8,6 +8,8 @@ pub mod dead_letters;
 pub mod dedupe;
 pub mod ledger;
 pub mod memory;
+#[cfg(feature = "mutants")]
+mod mutants;
 pub mod postgres;
 mod shape;
 mod suspects;

@@ -17,7 +17,7 @@ const LONGEST: usize = 16 * 1024;
 const REPEATABLE: usize = 500;
 
 /// A body and what is expected of it: `row`, `refused` by the table, `either` a row or a dead letter, by the build that
-/// judges it, or the reason of a dead letter.
+/// judges it, `event`, of which one becomes a row, or the reason of a dead letter.
 #[derive(Clone)]
 pub(crate) struct Body {
     pub(crate) text: String,
@@ -80,7 +80,12 @@ impl Iterator for Bodies {
             ..60 => self.spoilt(),
             60..110 => self.corpus[self.random.usize(..self.corpus.len())].clone(),
             110..114 => Body { text: self.login(&user, "", "refused"), label: "refused".to_owned() },
-            114..194 => Body { text: self.login(&user, r#", "beta": true"#, "ios"), label: "either".to_owned() },
+            114..134 => {
+                // Sent some two times on the average, in different words, and not at the same time.
+                let event = format!(r#", "event_id": "e{}""#, self.made / 100 * 2 + u64::from(self.random.bool()));
+                Body { text: self.login(&user, &event, "ios"), label: "event".to_owned() }
+            }
+            134..194 => Body { text: self.login(&user, r#", "beta": true"#, "ios"), label: "either".to_owned() },
             194..224 if !self.recent.is_empty() => self.recent[self.random.usize(..self.recent.len())].clone(),
             _ => Body { text: self.login(&user, "", "android"), label: "row".to_owned() },
         };

@@ -333,7 +333,7 @@ async fn watch(nemesis: Arc<Nemesis>, records: Arc<Records>, directory: PathBuf)
             }
             let (peak_kib, files) = sample(pid);
             let name = &worker.plan.name;
-            records.write("samples", &json!({ "worker": name, "pid": pid, "peak_kib": peak_kib, "files": files }));
+            records.write("samples", json!({ "worker": name, "pid": pid, "peak_kib": peak_kib, "files": files }));
             if let Some(metrics) = scrape(worker.plan.metrics).await {
                 drop(fs::write(directory.join(format!("metrics/{name}.{pid}.txt")), metrics));
             }
@@ -356,7 +356,7 @@ async fn scrape(address: SocketAddr) -> Option<String> {
 
 fn settings() -> String {
     format!(
-        "[queue]\nvisibility = \"{}s\"\n[database]\nconnections = 2\nconnect_timeout = \"3s\"\nlock_timeout = \"1s\"\n\
+        "[queue]\nvisibility = \"{}s\"\ndedupe = \"body:event_id\"\n[database]\nconnections = 2\nconnect_timeout = \"3s\"\nlock_timeout = \"1s\"\n\
          statement_timeout = \"4s\"\n",
         VISIBILITY.as_secs()
     )

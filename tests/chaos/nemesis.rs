@@ -108,6 +108,7 @@ impl Nemesis {
         let lane = &self.lanes[random.usize(..self.lanes.len())];
         self.tally.fired(Fault::Delay);
         let before = lane.slow_commits();
+        lane.reaches(Phase::Open, EFFECT_PATIENCE).await;
         lane.slow_down(Duration::from_secs(3));
         if self.within(EFFECT_PATIENCE, || lane.slow_commits() > before).await {
             self.tally.observed(Fault::Delay);

@@ -65,7 +65,7 @@ async fn send(queue: &SqsQueue, records: &Records, chunk: &[(u64, Body)]) {
     let answers = queue.send(&bodies).await.expect("the queue takes messages");
     for ((number, _), answer) in chunk.iter().zip(answers) {
         match answer {
-            Sent::Accepted(id) => records.write("sent", &json!({ "n": number, "id": id })),
+            Sent::Accepted(id) => records.write("sent", json!({ "n": number, "id": id })),
             Sent::Refused(code) => panic!("the queue refuses message {number} with {code}"),
         }
     }

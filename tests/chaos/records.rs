@@ -21,8 +21,9 @@ impl Records {
         Self { directory: directory.to_owned(), files: Mutex::default() }
     }
 
-    /// Appends a line to `NAME.jsonl`.
-    pub(crate) fn write(&self, name: &str, line: &Value) {
+    /// Appends a line to `NAME.jsonl`, an object, with the time `at` in milliseconds since 1970-01-01 UTC.
+    pub(crate) fn write(&self, name: &str, mut line: Value) {
+        line["at"] = masq::pipeline::now_ms().into();
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let file = files.entry(name.to_owned()).or_insert_with(|| self.open(name).expect("a record can be opened"));
         file.write_all(format!("{line}\n").as_bytes()).expect("a record can be written");

@@ -32,6 +32,9 @@ use crate::{
 /// How long a worker gets to stop in good order before it counts as stuck; its own grace period is shorter.
 const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
+/// How old a process is at least when it is told to stop in good order.
+const GROWN_UP: Duration = Duration::from_secs(2);
+
 /// How long a fault waits for the moment at which it is to strike.
 const MOMENT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -112,6 +115,7 @@ impl Supervisor {
         loop {
             self.starts += 1;
             let mut child = self.spawn().expect("a worker starts");
+            let started = Instant::now();
             let pid = child.id().expect("it runs");
             self.pid.store(pid, Ordering::Relaxed);
             let ended = loop {
@@ -123,7 +127,7 @@ impl Supervisor {
                         break false;
                     }
                     Some((order, done)) = inbox.recv() => {
-                        let ended = self.obey(order, &mut child).await;
+                        let ended = self.obey(order, &mut child, started).await;
                         let _nobody_waits = done.send(());
                         match ended {
                             Some(last) => break last,
@@ -149,7 +153,7 @@ impl Supervisor {
     }
 
     /// Carries out an order. `Some`: the process has ended, and for good or not.
-    async fn obey(&self, order: Order, child: &mut Child) -> Option<bool> {
+    async fn obey(&self, order: Order, child: &mut Child, started: Instant) -> Option<bool> {
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))?;
         match order {
             Order::Kill(moment) => {
@@ -167,11 +171,13 @@ impl Supervisor {
                 signal(pid, Signal::STOP);
                 sleep(time).await;
                 signal(pid, Signal::CONT);
-                self.records.write("ends", &json!({ "worker": self.name(), "how": "paused", "ms": time.as_millis() }));
+                self.records.write("ends", json!({ "worker": self.name(), "how": "paused", "ms": time.as_millis() }));
                 None
             }
             Order::Term | Order::End => {
                 let last = matches!(order, Order::End);
+                // Before it listens for signals one ends it as it ends any program.
+                sleep(GROWN_UP.saturating_sub(started.elapsed())).await;
                 let before = Instant::now();
                 signal(pid, Signal::TERM);
                 let status = timeout(STOP_PATIENCE, child.wait()).await;
@@ -203,7 +209,7 @@ impl Supervisor {
         if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
             line.extend(more);
         }
-        self.records.write("ends", &line);
+        self.records.write("ends", line);
     }
 }
 

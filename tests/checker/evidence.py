@@ -105,7 +105,8 @@ def judged(root, kid, work):
     row = reference.table_row(body, sent_at, root, kid, "text")
     if "dead" in row:
         return id, Sent(label, body, row["dead"], None, None)
-    return id, Sent(label, body, None, tuple(row[column] for column in COLUMNS), row["user_id"])
+    values = tuple(row[column] for column in COLUMNS)
+    return id, Sent(label, body, None, values, row["user_id"], json.loads(text).get("event_id"))
 
 
 class Database:

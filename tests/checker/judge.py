@@ -25,13 +25,15 @@ class Violation(typing.NamedTuple):
 
 class Sent(typing.NamedTuple):
     """A message that the producer sent. `label`: what its maker expects. `verdict`: what the reference says, the
-    reason or None; `row`: the row that it would be, as the table's columns in order; `tag`: the row's user."""
+    reason or None; `row`: the row that it would be, as the table's columns in order; `tag`: the row's user;
+    `event`: the producer's own id of what it tells, if it has one."""
 
     label: str
     body: bytes
     verdict: typing.Optional[str]
     row: typing.Optional[tuple]
     tag: typing.Optional[str]
+    event: typing.Optional[str] = None
 
 
 class Letter(typing.NamedTuple):
@@ -83,6 +85,7 @@ def judge(evidence):
         was_sent,
         has_one_outcome,
         has_its_verdict,
+        events_become_one_row,
         rows_are_those_of_the_ledger,
         letters_are_those_of_the_ledger,
         letters_open,
@@ -141,6 +144,8 @@ def has_its_verdict(evidence):
         if not labelled(sent, expected):
             yield Violation("label_wrong", id)
         got = None if outcome in (ROW, REPLAYED) else reasons.get(id, "no letter")
+        if outcome == REPEATED and sent.event is not None:
+            continue
         if got == POISON and evidence.history.receives[id] >= POISON_RECEIVES:
             continue
         if got not in expected:
@@ -160,7 +165,22 @@ def expected_of(sent):
 
 def labelled(sent, expected):
     """Whether the label says what the reference found."""
-    return sent.label in ("refused", "either") or expected == {None if sent.label == "row" else sent.label}
+    if sent.label == "refused" or sent.label == "either":
+        return sent.verdict is None
+    return expected == {None if sent.label in ("row", "event") else sent.label}
+
+
+def events_become_one_row(evidence):
+    """Of the messages that tell of one event, and become no dead letters, one is a row and the others are repeated."""
+    found = collections.defaultdict(list)
+    for id, _, outcome, _ in evidence.ledger:
+        sent = evidence.sent.get(id)
+        if sent is not None and sent.event is not None and outcome != DEAD:
+            found[sent.event].append(outcome)
+    for event, all_of_it in found.items():
+        rows = len(all_of_it) - all_of_it.count(REPEATED)
+        if rows != 1:
+            yield Violation("event_twice" if rows else "event_lost", event)
 
 
 def rows_are_those_of_the_ledger(evidence):
@@ -168,6 +188,7 @@ def rows_are_those_of_the_ledger(evidence):
     no key. Rows of one tag are told apart by nothing but their content."""
     expected = collections.Counter()
     tags = collections.Counter()
+    most = collections.Counter(sent.tag for sent in evidence.sent.values())
     for id, _, outcome, _ in evidence.ledger:
         sent = evidence.sent.get(id)
         if outcome in (ROW, REPLAYED) and sent is not None and sent.row is not None:
@@ -176,12 +197,13 @@ def rows_are_those_of_the_ledger(evidence):
     found = collections.Counter()
     for row, count in evidence.rows.items():
         found[row[0]] += count
-    known = {sent.tag for sent in evidence.sent.values() if sent.tag is not None}
     for tag in found.keys() | tags.keys():
-        if tag not in known:
+        if tag not in most:
             yield Violation("row_never_sent", "a row of the table")
+        elif found[tag] > most[tag]:
+            yield Violation("row_twice", tag)
         elif found[tag] != tags[tag]:
-            yield Violation("row_twice" if found[tag] > tags[tag] else "row_missing", tag)
+            yield Violation("row_without_outcome" if found[tag] > tags[tag] else "row_missing", tag)
     for row, count in (evidence.rows - expected).items():
         if found[row[0]] == tags[row[0]]:
             yield Violation("row_wrong", row[0])
@@ -245,7 +267,7 @@ def counters_add_up(evidence):
     if not evidence.totals:
         yield Violation("counters_missing", "no worker said what it counted")
     for total in evidence.totals:
-        parts = sum(total.get(part, 0) for part in ("rows", "dead_letters", "duplicates", "repeated", "returned"))
+        parts = sum(total.get(part, 0) for part in ("rows", "dead_letters", "duplicates", "returned"))
         if total["received"] != parts:
             yield Violation("counters_off", total["worker"])
 
