@@ -10,6 +10,7 @@ use crate::{
     config::{Column, Default, Envelope, Meaning, OnInvalid, Path, UnknownFields},
     event::{Event, Field, Reason, Reject, Value},
     json::{At, Document, Json},
+    mutant::{self, Mutant},
     pii::Pii,
     pipeline::{
         envelope,

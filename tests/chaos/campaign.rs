@@ -33,12 +33,14 @@ use tokio::{
 use crate::{
     clock::Clock,
     database::Database,
+    effects::Effects,
     faults::{Fault, Tally},
     nemesis::{Nemesis, Schedule},
     producer,
     programs::Programs,
     proxy::{self, Lane},
     records::Records,
+    script,
     workers::{Plan, Supervised, sample},
 };
 
@@ -58,6 +60,8 @@ pub(crate) struct Plans {
     pub(crate) time: Duration,
     /// How often each fault has to happen.
     pub(crate) faults: BTreeMap<Fault, u64>,
+    /// How often each fault of the queue has to happen.
+    pub(crate) queue_faults: u64,
     /// The build that every worker is, for a campaign that must find something; else two builds.
     pub(crate) mutant: Option<String>,
     pub(crate) programs: Programs,
@@ -128,9 +132,13 @@ pub(crate) async fn run(plans: &Plans, directory: &Path) -> Outcome {
     for (code, count) in scene.lanes.iter().flat_map(|lane| lane.sqlstates()) {
         *sqlstates.entry(code).or_default() += count;
     }
-    let (faults, complaints) = scene.tally.judge(&plans.faults);
+    let effects = Effects::read(directory);
+    effects.count(directory, &scene.tally, VISIBILITY);
+    let (faults, mut complaints) = scene.tally.judge(&plans.faults);
+    let (queue_faults, more) = effects.judge(plans.queue_faults);
+    complaints.extend(more);
     Outcome {
-        faults,
+        faults: format!("{faults}\n{queue_faults}"),
         complaints,
         recoveries: nemesis.recoveries.into_inner().unwrap_or_default(),
         stops: stops.iter().flat_map(|stops| stops.lock().map(|stops| stops.clone()).unwrap_or_default()).collect(),
@@ -152,7 +160,9 @@ impl Scene {
         if let Some(why) = database.why_no_disk() {
             tally.skip(Fault::DiskFull, why);
         }
-        let queue = Queue::start(&plans.programs.ordinary, directory).await;
+        let script = script::script(&mut Rng::with_seed(plans.seed), plans.messages, plans.time);
+        fs::write(directory.join("faults.jsonl"), script).expect("the script can be written");
+        let queue = Queue::start(&plans.programs.ordinary, directory, plans.seed).await;
         let mut lanes = Vec::new();
         for _ in WORKERS {
             let (lane, _accepting) = proxy::start(database.address(), Arc::clone(&tally)).await.expect("a port is free");
@@ -293,11 +303,12 @@ impl Scene {
 }
 
 impl Queue {
-    async fn start(program: &Path, directory: &Path) -> Self {
+    async fn start(program: &Path, directory: &Path, seed: u64) -> Self {
         let log = fs::File::create(directory.join("queue.log")).expect("a log can be made");
         let mut command = Command::new(program);
         command.args(["queue", "--listen", "127.0.0.1:0", "--create", "login-queue", "--history"]).env_clear();
         command.arg(directory.join("history.jsonl"));
+        command.arg("--faults").arg(directory.join("faults.jsonl")).args(["--seed", &seed.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut process = command.spawn().expect("the queue starts");
         let stdout = process.stdout.take().expect("its output can be read");

@@ -14,6 +14,7 @@ mod bodies;
 mod campaign;
 mod clock;
 mod database;
+mod effects;
 mod faults;
 mod namespace;
 mod nemesis;
@@ -21,6 +22,7 @@ mod producer;
 mod programs;
 mod proxy;
 mod records;
+mod script;
 mod workers;
 
 use std::{
@@ -115,6 +117,7 @@ async fn go(arguments: &Arguments) -> bool {
         messages: arguments.messages,
         time: Duration::from_secs(arguments.seconds),
         faults: arguments.faults(),
+        queue_faults: arguments.others,
         mutant: arguments.mutant.clone(),
         programs: Programs::build(arguments.release),
     };
