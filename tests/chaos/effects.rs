@@ -2,7 +2,7 @@
 //! in its hands when it was hurt, and how often each of the queue's own faults was felt.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Write as _,
     fs::File,
     io::{BufRead as _, BufReader},
@@ -74,6 +74,7 @@ impl Effects {
 
     fn read_history(&mut self, path: &Path) {
         let mut courses: HashMap<String, Course> = HashMap::new();
+        let mut empty = HashSet::new();
         for line in lines(path) {
             let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
             match line.event.as_str() {
@@ -82,8 +83,14 @@ impl Effects {
                     if let Some(fault) = known {
                         self.queue.entry(fault.name).or_default().0 += 1;
                     }
+                    if line.fault == "empty" {
+                        empty.insert(line.by);
+                    }
                 }
                 "receive" => {
+                    if empty.remove(&line.by) {
+                        self.queue.entry("empty").or_default().1 += 1;
+                    }
                     let course = courses.entry(line.id).or_default();
                     if let Some((by, first)) = course.held.replace((line.by, line.at)) {
                         self.again.push(Again { by, first, second: line.at });
@@ -100,8 +107,10 @@ impl Effects {
                 "delete" => {
                     let course = courses.entry(line.id).or_default();
                     course.held = None;
-                    if line.outcome == "stale" {
-                        course.awaits = Some("stale");
+                    match line.outcome.as_str() {
+                        "stale" => course.awaits = Some("stale"),
+                        "gone" => self.queue.entry("lose_answer").or_default().1 += 1,
+                        _ => {}
                     }
                 }
                 "ghost" => courses.entry(line.id).or_default().awaits = Some("ghost"),
@@ -112,14 +121,16 @@ impl Effects {
 
     /// The workers' words about what the queue did to them.
     fn read_logs(&mut self, directory: &Path) {
-        let logs = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        for line in logs.flat_map(|log| lines(&log.path())) {
+        for log in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let text: Vec<String> = lines(&log.path()).collect();
             for fault in &FAULTS {
-                if let Sign::Said(words) = fault.sign
-                    && line.contains(words)
-                {
-                    self.queue.entry(fault.name).or_default().1 += 1;
-                }
+                let said = |words| text.iter().filter(|line| line.contains(words)).count() as u64;
+                let felt = match fault.sign {
+                    Sign::Said(words) => said(words),
+                    Sign::SaidAgain(words) => said(words).saturating_sub(1),
+                    Sign::Seen(_) => 0,
+                };
+                self.queue.entry(fault.name).or_default().1 += felt;
             }
         }
     }
@@ -160,7 +171,7 @@ impl Effects {
         for fault in &FAULTS {
             let (fired, felt) = self.queue.get(fault.name).copied().unwrap_or_default();
             let seen = match fault.sign {
-                Sign::Said(words) => format!("a worker's log: {words}"),
+                Sign::Said(words) | Sign::SaidAgain(words) => format!("a worker's log: {words}"),
                 Sign::Seen(what) => what.to_owned(),
             };
             let _infallible = writeln!(table, "| {} | {fired} | {felt} | {seen} |", fault.name);

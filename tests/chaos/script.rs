@@ -10,6 +10,8 @@ use serde_json::json;
 pub(crate) enum Sign {
     /// A worker logs these words.
     Said(&'static str),
+    /// A worker logs these words another time than at its start.
+    SaidAgain(&'static str),
     /// The history shows it.
     Seen(&'static str),
 }
@@ -40,22 +42,23 @@ impl QueueFault {
 }
 
 const CAME_AGAIN: Sign = Sign::Seen("the message came again");
+const DELETED_AGAIN: Sign = Sign::Seen("a delete was asked for again after it was done");
 
 pub(crate) const FAULTS: [QueueFault; 14] = [
     QueueFault::new("throttle", &[RECEIVE, DELETE, EXTEND], (0.05, 20), Sign::Said("RequestThrottled")),
     QueueFault::new("unavailable", &[RECEIVE, DELETE, EXTEND], (0.05, 20), Sign::Said("ServiceUnavailable")),
     QueueFault::new("denied", &[RECEIVE, DELETE], (0.02, 3), Sign::Said("AccessDenied")),
-    QueueFault::new("expired_token", &[RECEIVE, DELETE], (0.02, 3), Sign::Said("ExpiredToken")),
+    QueueFault::new("expired_token", &[RECEIVE, DELETE], (0.02, 3), Sign::SaidAgain("AWS credentials fetched")),
     QueueFault::new("over_limit", &[RECEIVE], (0.02, 5), Sign::Said("OverLimit")),
-    QueueFault::new("hang", &[RECEIVE, DELETE, EXTEND], (0.01, 3), Sign::Said("no answer from")),
-    QueueFault::new("lose_answer", &[RECEIVE, DELETE, EXTEND], (0.03, 15), Sign::Said("cannot reach")),
+    QueueFault::new("hang", &[RECEIVE, DELETE, EXTEND], (0.01, 8), Sign::Said("no answer from")),
+    QueueFault::new("lose_answer", &[RECEIVE, DELETE, EXTEND], (0.03, 15), DELETED_AGAIN),
     QueueFault::new("fail_entries", &[DELETE, EXTEND], (0.02, 50), Sign::Said("entries of a batch failed")),
     QueueFault::new("stale", &[DELETE], (0.02, 100), CAME_AGAIN),
     QueueFault::new("ghost", &[DELETE], (0.02, 100), CAME_AGAIN).lasting(2.0),
     QueueFault::new("double", &[RECEIVE], (0.02, 100), Sign::Seen("two deliveries within 0.9 s")),
     QueueFault::new("early", &[RECEIVE], (0.02, 100), Sign::Seen("two deliveries within 0.9 s")),
     QueueFault::new("corrupt", &[RECEIVE], (0.01, 20), Sign::Said("does not fit its MD5")),
-    QueueFault::new("empty", &[RECEIVE], (0.05, 50), Sign::Said("works again")),
+    QueueFault::new("empty", &[RECEIVE], (0.05, 50), Sign::Seen("the same worker received later")),
 ];
 
 /// The script: each fault from some moment in the first half on, until `end` after the queue's start.

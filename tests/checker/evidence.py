@@ -4,6 +4,7 @@ Shares no code with masq. Bodies are judged by ../reference.py and opened by ../
 formats, not from the program.
 """
 
+import argparse
 import base64
 import collections
 import functools
@@ -102,7 +103,8 @@ def read_sent(path, sent_at, keys):
 def judged(root, kid, work):
     id, label, text, sent_at = work
     body = text.encode()
-    row = reference.table_row(body, sent_at, root, kid, "text")
+    given = argparse.Namespace(root=root, kid=kid, version_as="text", envelope="none")
+    row = reference.table_row({"body": text, "sent_at": sent_at}, given)
     if "dead" in row:
         return id, Sent(label, body, row["dead"], None, None)
     values = tuple(row[column] for column in COLUMNS)

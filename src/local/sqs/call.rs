@@ -74,7 +74,7 @@ impl Call<'_> {
     fn trouble(&self, among: &[Trouble]) -> Option<(Trouble, Duration)> {
         let Service { script, history, started, .. } = self.service;
         let drawn = script.draw(self.action, among, started.elapsed());
-        drawn.inspect(|(trouble, _)| history.trouble(self.action, *trouble))
+        drawn.inspect(|(trouble, _)| history.trouble(self.action, self.by, *trouble))
     }
 }
 

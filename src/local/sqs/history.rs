@@ -141,8 +141,8 @@ impl History {
         }))
     }
 
-    pub(super) fn trouble(&self, action: &str, fault: Trouble) {
-        self.write(self.now(), "", Entry::Fault { action, fault });
+    pub(super) fn trouble(&self, action: &str, by: &str, fault: Trouble) {
+        self.write(self.now(), by, Entry::Fault { action, fault });
     }
 
     /// Writes the last line.
