@@ -28,7 +28,8 @@ use std::{
 use thiserror::Error;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
-    AsyncMessage, Client, Config, Connection, Error, SimpleQueryMessage, Socket, config, error::Severity,
+    AsyncMessage, Client, Config, Connection, Error, SimpleQueryMessage, Socket, config,
+    error::Severity,
     tls::{MakeTlsConnect, TlsStream},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;

@@ -16,7 +16,8 @@ use crate::{
 
 /// In the order of the array, which is sorted: two transactions that claim the same events never wait for each other in
 /// a circle.
-const CLAIM: &str = "INSERT INTO masq.dedupe (key) SELECT * FROM unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING key";
+const CLAIM: &str =
+    "INSERT INTO masq.dedupe (key) SELECT * FROM unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING key";
 
 /// Who of a batch claims what.
 #[derive(Default)]

@@ -105,8 +105,7 @@ pub async fn prune(client: &Client, claims: Duration) -> Result<bool, Error> {
     /// At once, of each kind: the batch that comes next waits for it, some ten milliseconds.
     const MOST: i32 = 10_000;
     let seconds = claims.as_secs_f64();
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&seconds, Type::FLOAT8), (&MOST, Type::INT4)];
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&seconds, Type::FLOAT8), (&MOST, Type::INT4)];
     client.query_typed_one("SELECT masq.prune(make_interval(secs => $1), $2)", &parameters).await?.try_get(0)
 }
 

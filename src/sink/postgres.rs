@@ -132,7 +132,10 @@ impl PostgresSink {
             let pruned = open.session.within(ledger::prune(&open.session, claims)).await;
             open.prune = *pruned.as_ref().unwrap_or(&false);
             if let Err(error) = pruned {
-                tracing::warn!(error = sqlstate::describe(&error), "cannot prune the schema masq; tried again in an hour");
+                tracing::warn!(
+                    error = sqlstate::describe(&error),
+                    "cannot prune the schema masq; tried again in an hour"
+                );
             }
         }
         Ok(())
@@ -272,7 +275,9 @@ impl PostgresSink {
                 self.open = None;
                 Err(shape::changed(&self.target))
             }
-            Err(WriteError::Overtaken) => Err(SinkError::Busy("a message got its outcome from another worker".to_owned())),
+            Err(WriteError::Overtaken) => {
+                Err(SinkError::Busy("a message got its outcome from another worker".to_owned()))
+            }
             Err(WriteError::RowsVanished) => Err(SinkError::Misconfigured(format!(
                 "a trigger or rule on {} drops rows that are written to it; masq cannot call them loaded",
                 self.target.table.name

@@ -50,8 +50,14 @@ pub(crate) const VISIBILITY: Duration = Duration::from_secs(5);
 /// Workers, and which of them are of the other build.
 const WORKERS: [bool; 3] = [false, true, false];
 
+/// How often it is said how far the campaign is.
+const SAY: Duration = Duration::from_secs(20);
+
 /// How long the end is waited for beyond what is allowed: so that the checker can tell late from never.
-const NEVER: Duration = Duration::from_secs(90);
+const NEVER: Duration = Duration::from_secs(180);
+
+/// More messages than these are a backlog.
+const BACKLOG: u64 = 200;
 
 /// What to do.
 pub(crate) struct Plans {
@@ -112,9 +118,8 @@ pub(crate) async fn run(plans: &Plans, directory: &Path) -> Outcome {
     });
     let sampling = tokio::spawn(watch(Arc::clone(&nemesis), Arc::clone(&scene.records), directory.to_owned()));
     scene.hurt(plans, &nemesis).await;
-    let faults_ended = Instant::now();
     println!("the faults have ended; what is left has to settle");
-    let settled = scene.settle(faults_ended).await;
+    let settled = scene.settle().await;
     sampling.abort();
     drop(sampling.await);
     let Ok(nemesis) = Arc::try_unwrap(nemesis).map_err(drop) else { unreachable!("all lanes have ended") };
@@ -165,7 +170,8 @@ impl Scene {
         let queue = Queue::start(&plans.programs.ordinary, directory, plans.seed).await;
         let mut lanes = Vec::new();
         for _ in WORKERS {
-            let (lane, _accepting) = proxy::start(database.address(), Arc::clone(&tally)).await.expect("a port is free");
+            let (lane, _accepting) =
+                proxy::start(database.address(), Arc::clone(&tally)).await.expect("a port is free");
             lanes.push(lane);
         }
         migrate(&plans.programs.ordinary, directory, &database.conninfo).await;
@@ -239,16 +245,17 @@ impl Scene {
         ];
         let mut tasks = Vec::new();
         for faults in lanes {
-            let counts: Vec<_> =
-                faults.iter().filter_map(|fault| Some((*fault, *plans.faults.get(fault)?))).collect();
+            let counts: Vec<_> = faults.iter().filter_map(|fault| Some((*fault, *plans.faults.get(fault)?))).collect();
             let schedule = Schedule::new(&mut random, plans.time, &counts);
             let (nemesis, random) = (Arc::clone(nemesis), random.fork());
             tasks.push(tokio::spawn(async move { nemesis.follow(schedule, random).await }));
         }
         let start = Instant::now();
+        let mut said = Duration::ZERO;
         while !(producing.is_finished() && tasks.iter().all(tokio::task::JoinHandle::is_finished)) {
             sleep(Duration::from_millis(200)).await;
-            if start.elapsed().as_secs() % 20 == 0 && start.elapsed().subsec_millis() < 200 {
+            if start.elapsed() > said + SAY {
+                said = start.elapsed();
                 self.say_how_far(start.elapsed(), sent.load(Ordering::Relaxed)).await;
             }
         }
@@ -275,12 +282,21 @@ impl Scene {
         );
     }
 
-    /// Waits until the queue is empty. How long that took.
-    async fn settle(&self, since: Instant) -> Duration {
-        while !self.queue.depth().await.is_empty() && since.elapsed() < NEVER {
+    /// Waits until the queue is empty. How long that took from when nothing was waiting there any more: how long a
+    /// backlog takes is a matter of speed.
+    async fn settle(&self) -> Duration {
+        let end = Instant::now() + NEVER;
+        let mut since = Instant::now();
+        loop {
+            let depth = self.queue.depth().await;
+            if depth.is_empty() || Instant::now() > end {
+                return since.elapsed();
+            }
+            if depth.visible > BACKLOG {
+                since = Instant::now();
+            }
             sleep(Duration::from_millis(100)).await;
         }
-        since.elapsed()
     }
 
     async fn facts(&self, plans: &Plans, settled: Duration, depth: Depth) -> serde_json::Value {

@@ -134,8 +134,7 @@ async fn go(arguments: &Arguments) -> bool {
     let outcome = campaign::run(&plans, directory).await;
     say(&outcome);
     let verdict = check(directory).await;
-    drop(outcome.database);
-    println!("{verdict:?}");
+    outcome.database.lock().await.stop().await;
     match &plans.mutant {
         // A mutant may also spoil the effects of faults; what counts is what the checker finds.
         Some(mutant) => {

@@ -6,6 +6,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the library does not read the environment, a program's main may")]
     let name = std::env::var("MASQ_MUTANT").unwrap_or_default();
-    assert!(masq::mutant::choose(&name), "MASQ_MUTANT names one of {:?}", masq::mutant::Mutant::ALL.map(|(name, _)| name));
+    assert!(
+        masq::mutant::choose(&name),
+        "MASQ_MUTANT names one of {:?}",
+        masq::mutant::Mutant::ALL.map(|(name, _)| name)
+    );
     masq::cli::main()
 }

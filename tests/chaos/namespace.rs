@@ -7,7 +7,6 @@ use std::{env, os::unix::process::CommandExt as _, process::Command};
 const MARK: &str = "MASQ_CHAOS_NAMESPACE";
 
 /// Starts this program again in a namespace of its own, if that is possible; returns if it is not, or done already.
-#[expect(clippy::disallowed_methods, reason = "a test reads its own environment")]
 pub(crate) fn enter() {
     let may = Command::new("unshare").args(["--mount", "true"]).output().is_ok_and(|tried| tried.status.success());
     if is_own() || !may || !rustix::process::geteuid().is_root() {

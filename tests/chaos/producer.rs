@@ -12,7 +12,10 @@ use std::{
 
 use fastrand::Rng;
 use futures_util::{StreamExt as _, stream};
-use masq::queue::sqs::{Sent, SqsQueue};
+use masq::queue::{
+    Queue as _,
+    sqs::{Sent, SqsQueue},
+};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -29,6 +32,9 @@ const AT_ONCE: usize = 8;
 
 /// Messages whose log is synced to disk together. One by one the disk would set the pace.
 const LARGEST_BURST: usize = 400;
+
+/// Messages that may wait on the queue before the producer waits too.
+const BACKLOG: u64 = 3_000;
 
 /// Sends `messages` of them in bursts, spread over `time`. `sent` counts along.
 pub(crate) async fn produce(
@@ -56,6 +62,10 @@ pub(crate) async fn produce(
 
         let due = time.mul_f64(next as f64 / messages as f64);
         sleep(due.saturating_sub(start.elapsed())).await;
+        // On a slow machine the campaign takes longer, and does not end with a pile of messages that nobody hurts.
+        while queue.depth().await.expect("the queue says how much it holds").visible > BACKLOG {
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 

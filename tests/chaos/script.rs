@@ -78,7 +78,9 @@ pub(crate) fn script(random: &mut Rng, messages: u64, end: Duration) -> String {
         }
         format!("{rule}\n")
     };
-    FAULTS.iter().flat_map(|fault| fault.actions.iter().map(move |action| (fault, action)))
+    FAULTS
+        .iter()
+        .flat_map(|fault| fault.actions.iter().map(move |action| (fault, action)))
         .map(|(fault, action)| rule(fault, action, random))
         .collect()
 }

@@ -117,7 +117,6 @@ CASES = [
     ("an event is no row at all", {"event_lost"}, lambda e: (outcome(e, "f", 4), e.rows.pop(("u4", "ios")))),
     ("an event is another row than the ledger says", {"row_without_outcome", "row_missing"},
      lambda e: (e.rows.update([("u5", "ios")]), e.rows.pop(("u4", "ios")))),
-    ("a suspect left on record", {"suspect_left"}, lambda e: e.suspects.append("a")),
     ("settled too late", {"settled_late"}, lambda e: setattr(e, "settled_after", 15.1)),
     ("counters that do not add up", {"counters_off"}, lambda e: e.totals[0].update(received=6)),
     ("no counters", {"counters_missing"}, lambda e: e.totals.clear()),

@@ -158,7 +158,6 @@ def read_database(evidence, database, keys):
         except Exception:  # whatever it is, the letter cannot be opened
             body = None
         evidence.letters.append(Letter(id, int(sent_at), reason, int(count), body))
-    evidence.suspects = [id for (id,) in database.values("SELECT message_id FROM masq.suspects")]
     evidence.planted.add("table public.planted")
     for (table,) in database.values("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
                                     "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"):

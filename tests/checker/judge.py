@@ -66,7 +66,6 @@ class Evidence:
         self.ledger = []  # (id, sent_at in ms, outcome, commit time in µs)
         self.rows = collections.Counter()  # the table's rows, each as a tuple
         self.letters = []
-        self.suspects = []  # ids still on record as suspects
         self.left = 0  # messages on the queue at the end
         self.visibility = 0.0
         self.settled_after = 0.0  # seconds after the faults stopped
@@ -254,8 +253,6 @@ def deletes_follow_commits(evidence):
 def queue_is_empty(evidence):
     if evidence.left:
         yield Violation("left_on_queue", f"{evidence.left} messages")
-    for id in evidence.suspects:
-        yield Violation("suspect_left", id)
 
 
 def settled_in_time(evidence):
