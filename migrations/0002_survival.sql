@@ -18,11 +18,12 @@ ALTER TABLE masq.ledger ADD CONSTRAINT ledger_outcome_check CHECK (outcome BETWE
 ALTER TABLE masq.dead_letters ADD COLUMN resolved_at timestamptz;
 
 -- Messages that are being read alone, since reading them may be what ends the process. Whoever finds one here that it
--- did not put here itself knows that the reader before did not live to take it out.
+-- did not put here itself knows that the readers before did not live to take it out.
 CREATE TABLE masq.suspects (
   sent_at    timestamptz NOT NULL,
   message_id uuid        NOT NULL,
   since      timestamptz NOT NULL DEFAULT now(),
+  readers    integer     NOT NULL DEFAULT 1,
   PRIMARY KEY (sent_at, message_id)
 );
 

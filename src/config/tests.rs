@@ -46,7 +46,7 @@ fn every_setting_has_its_documented_default() {
     assert_eq!(config.unknown_fields, UnknownFields::Drop);
     assert!(!config.accept_reversible_masks);
     assert_eq!((config.queue.url, config.queue.endpoint, config.queue.visibility), (None, None, None));
-    assert_eq!(config.queue.max_in_flight_bytes, 64 * 1024 * 1024);
+    assert_eq!(config.queue.max_in_flight_bytes, 32 * 1024 * 1024);
     assert_eq!((config.queue.envelope, config.queue.dedupe), (Envelope::None, None));
     assert_eq!((config.database.url, config.database.password_file), (None, None));
     assert_eq!(config.database.connections, 4);

@@ -1,75 +1,78 @@
-//! Messages that have come so often that reading them may be what ends the process: each is read and settled alone.
+//! Messages that have come so often that reading them may be what ends the process: each is read alone, on the record.
 //!
-//! Before it is read, that is put on record, and after it has been read, the record is cleared. Whoever finds a record
-//! that it did not write itself knows that the reader before did not live to clear it: then the message is not read any
-//! more, but sealed as a dead letter as it is. So poison ends neither the process for ever nor its neighbours, and an
-//! outage of anything else makes no dead letter.
+//! Before such a message is read, that is put on record; once it has been read, the record is cleared. Whoever finds
+//! records that it did not write itself knows that the readers before did not live to clear them. After two of those the
+//! message is read no more, but sealed as a dead letter as it is. So poison does not end processes for ever, its
+//! neighbours go on, and nothing but its readers' ends makes poison of a message: no outage, no slow database, no count
+//! alone. One end is not enough, for a process may be killed at any moment, and this is one.
 
 use super::{
     Worker,
     circuit::Patience,
     decode::{Decoded, decode},
     load::RETRY,
-    mask::mask,
-    receive::Taken,
     status::{Status, Trouble},
 };
 use crate::{
     event::{Reason, Reject},
-    queue::{Message, Queue, lease::Lease},
+    queue::{Key, Message, Queue},
     shutdown::Shutdown,
-    sink::{Batch, Sink, SinkError},
+    sink::{Sink, SinkError},
 };
 
-impl<Q: Queue, S: Sink> Worker<Q, S> {
-    /// Settles a batch some of whose messages have come often: what is left of it first, together, and then each of
-    /// those alone. On a FIFO queue all go one by one, since their order counts.
-    pub(super) async fn settle_suspects(&mut self, taken: Taken, shutdown: &Shutdown) {
-        let Taken { messages, lease } = taken;
-        let in_order = messages.iter().any(|message| message.place.is_some());
-        let is_suspect = |message: &Message| message.attempt >= self.intake.alone_from;
-        let (mut alone, together): (Vec<Message>, Vec<Message>) =
-            messages.into_iter().partition(|message| in_order || is_suspect(message));
-        alone.sort_by_key(Message::order);
+/// So many readers in a row whom a message has survived make it poison.
+const READERS: u32 = 2;
 
-        let lease_of_alone = Lease::new(&self.queue, self.intake.visibility, &self.metrics);
-        lease_of_alone.take_over(&alone);
-        self.settle(Taken { messages: together, lease }, shutdown).await;
-        for message in alone {
-            match self.read_alone(message, shutdown).await {
-                Ok(batch) => {
-                    let loaded = self.load(batch, shutdown).await;
-                    self.acknowledge(loaded, shutdown).await;
+impl<Q: Queue, S: Sink> Worker<Q, S> {
+    /// Decodes a batch in which some messages have come often. Told to stop before one of those can be put on record,
+    /// it gives that one back unread.
+    pub(super) async fn decode_suspects(&mut self, messages: Vec<Message>, shutdown: &Shutdown) -> Vec<Decoded> {
+        let (mut decoded, mut unread) = (Vec::with_capacity(messages.len()), Vec::new());
+        for message in messages {
+            if message.attempt < self.intake.alone_from {
+                decoded.append(&mut decode(Vec::from([message]), &self.decoder));
+                continue;
+            }
+            match self.put_on_record(&message, shutdown).await {
+                Some(readers) if readers < READERS => {
+                    let key = message.key;
+                    decoded.append(&mut decode(Vec::from([message]), &self.decoder));
+                    self.clear_record(key, shutdown).await;
                 }
-                Err(unread) => self.put_back(Vec::from([unread])).await,
+                Some(_) => {
+                    let reject = Reject { reason: Reason::PoisonReceiveCount, subject: None };
+                    decoded.push(Decoded { message, meaning: Err(reject) });
+                }
+                None => unread.push(message),
+            }
+        }
+        self.put_back(unread).await;
+        decoded
+    }
+
+    /// Puts a message on record, and answers how many readers were there before. `None`: it is time to stop.
+    async fn put_on_record(&mut self, message: &Message, shutdown: &Shutdown) -> Option<u32> {
+        let mut patience = Patience::new(&self.status.database, shutdown, RETRY.0, RETRY.1);
+        loop {
+            match self.sink.suspect(message.key).await {
+                Ok(readers) => {
+                    patience.done();
+                    return Some(readers);
+                }
+                Err(error) if wait_out(&error, &mut patience, &self.status).await => {}
+                Err(_) => return None,
             }
         }
     }
 
-    /// Reads a message, on the record. Told to stop before that is possible, it gives the message back unread.
-    async fn read_alone(&mut self, message: Message, shutdown: &Shutdown) -> Result<Batch, Message> {
-        let key = message.key;
+    async fn clear_record(&mut self, key: Key, shutdown: &Shutdown) {
         let mut patience = Patience::new(&self.status.database, shutdown, RETRY.0, RETRY.1);
-        let is_poison = loop {
-            match self.sink.suspect(key).await {
-                Ok(known) => break known,
-                Err(error) if wait_out(&error, &mut patience, &self.status).await => {}
-                Err(_) => return Err(message),
-            }
-        };
-        patience.done();
-        if is_poison {
-            let reject = Reject { reason: Reason::PoisonReceiveCount, subject: None };
-            return Ok(mask(Vec::from([Decoded { message, meaning: Err(reject) }]), &mut self.masker));
-        }
-        let batch = mask(decode(Vec::from([message]), &self.decoder), &mut self.masker);
         while let Err(error) = self.sink.absolve(key).await {
             if !wait_out(&error, &mut patience, &self.status).await {
-                return Ok(batch);
+                return;
             }
         }
         patience.done();
-        Ok(batch)
     }
 }
 

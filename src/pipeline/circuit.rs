@@ -152,7 +152,8 @@ mod tests {
     async fn one_at_a_time_tries_and_all_go_on_when_it_works() {
         let (one, _) = tries(1, Duration::from_secs(600)).await;
         let (many, late) = tries(50, Duration::from_secs(600)).await;
-        assert!(many < one + 200, "50 workers try {many} times, one of them {one} times");
+        // Each of them has a few short waits before the long ones.
+        assert!(many < one + 600, "50 workers try {many} times, one of them {one} times");
         assert!(late <= CAP * 2, "the last goes on {late:?} after the end");
     }
 

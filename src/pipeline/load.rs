@@ -7,8 +7,6 @@
 
 use std::{collections::HashSet, ops::Range, time::Duration};
 
-use tokio::time::Instant;
-
 use crate::{
     event::Reason,
     pipeline::{Status, Trouble, circuit::Patience, decode::Decoder, mask::Masker},
@@ -98,8 +96,8 @@ pub struct Judge<'a> {
 /// transaction a second a process is no burden for one that is coming up.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How long others may be in the way of a batch before somebody should know.
-const BUSY: Duration = Duration::from_secs(10);
+/// How often others may be in the way of a batch before somebody should know. Once happens, as in a deadlock.
+const BUSY: u32 = 2;
 
 /// So many messages that the table refuses, and none that it takes, stop the line.
 const DOUBT: usize = 100;
@@ -138,20 +136,14 @@ struct Load<'a, S> {
     judge: Judge<'a>,
     shutdown: &'a Shutdown,
     patience: Patience<'a>,
-    /// What was tried in vain since something worked.
-    tries: Tries,
+    /// Tries in vain since something worked.
+    tries: u32,
     /// Whether the table is known to take rows while this batch is written: only then is a refused row itself at fault.
     sound: bool,
     /// What comes after a refused message in its group, in order.
     waiting: Vec<Range<usize>>,
     /// What is left to the next batch.
     carried: HashSet<usize>,
-}
-
-#[derive(Default)]
-struct Tries {
-    outages: u32,
-    busy_since: Option<Instant>,
 }
 
 /// An entry whose row the table refuses, with which SQLSTATE, and because of which constraint or column.
@@ -176,7 +168,7 @@ impl<'a, S: Sink> Load<'a, S> {
             patience: Patience::new(&judge.status.database, shutdown, RETRY.0, RETRY.1),
             judge,
             shutdown,
-            tries: Tries::default(),
+            tries: 0,
             sound: false,
             waiting: Vec::new(),
             carried: HashSet::new(),
@@ -244,7 +236,7 @@ impl<'a, S: Sink> Load<'a, S> {
         }
         self.judge.status.clear(Trouble::Database);
         self.patience.done();
-        self.tries = Tries::default();
+        self.tries = 0;
         for (at, outcome) in part.zip(outcomes) {
             self.outcomes[at] = Some(outcome);
         }
@@ -252,17 +244,18 @@ impl<'a, S: Sink> Load<'a, S> {
 
     /// Waits before the same is tried again. `false`: it is time to stop instead.
     async fn wait_out(&mut self, error: &SinkError) -> bool {
+        self.tries += 1;
+        let tries = self.tries;
         match error {
             SinkError::Busy(_) | SinkError::TooSlow(_) => {
-                let since = *self.tries.busy_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > BUSY {
+                if tries >= BUSY {
                     self.judge.status.set(Trouble::Database, error);
                 }
                 self.patience.busy().await
             }
             // Whether a COMMIT whose answer was lost came through is known by asking again, at once.
-            SinkError::Unavailable(_) if self.tries.outages == 0 => {
-                self.tries.outages = 1;
+            SinkError::Unavailable(_) if tries == 1 => {
+                self.judge.status.set(Trouble::Database, error);
                 true
             }
             _ => {

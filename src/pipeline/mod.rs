@@ -44,7 +44,7 @@ use crate::{
     metrics::{Metrics, Step},
     queue::{Message, Queue},
     shutdown::Shutdown,
-    sink::{Batch, Sink},
+    sink::Sink,
 };
 
 /// How long one epoch key seals bodies. Whoever takes over a worker gets the key of the open epoch: shorter would cost
@@ -139,11 +139,7 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         let surroundings = Surroundings { metrics, status, shutdown };
         let Some(taken) = receive(queue, intake, surroundings).await else { return false };
         self.renew_epoch();
-        if taken.messages.iter().any(|message| message.attempt >= self.intake.alone_from) {
-            self.settle_suspects(taken, shutdown).await;
-        } else {
-            self.settle(taken, shutdown).await;
-        }
+        self.settle(taken, shutdown).await;
         true
     }
 
@@ -152,37 +148,40 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         let Taken { messages, lease } = taken;
         let mut clock = Clock::start(Arc::clone(&self.metrics));
 
-        let decoded = decode(messages, &self.decoder);
+        let decoded = if messages.iter().any(|message| message.attempt >= self.intake.alone_from) {
+            self.decode_suspects(messages, shutdown).await
+        } else {
+            decode(messages, &self.decoder)
+        };
         clock.lap(Step::Decode);
         let batch = mask(decoded, &mut self.masker);
         clock.lap(Step::Mask);
-        let loaded = self.load(batch, shutdown).await;
+        let may_carry = self.intake.answers_left() > 0;
+        let judge = Judge { decoder: &self.decoder, masker: &mut self.masker, status: &self.status, may_carry };
+        let mut loaded = load(&mut self.sink, batch, judge, shutdown).await;
+        self.count(&mut loaded);
         clock.lap(Step::Load);
-        self.acknowledge(loaded, shutdown).await;
+        let surroundings = Surroundings { metrics: &self.metrics, status: &self.status, shutdown };
+        acknowledge(&self.queue, loaded, surroundings).await;
         clock.lap(Step::Acknowledge);
         drop(lease);
     }
 
-    async fn load(&mut self, batch: Batch, shutdown: &Shutdown) -> Loaded {
-        let may_carry = self.intake.answers_left() > 0;
-        let judge = Judge { decoder: &self.decoder, masker: &mut self.masker, status: &self.status, may_carry };
-        let loaded = load(&mut self.sink, batch, judge, shutdown).await;
+    /// Counts what became of a batch, and keeps what the next one is to settle.
+    fn count(&mut self, loaded: &mut Loaded) {
         self.metrics.count(loaded.tally(), now_ms());
         self.intake.let_go(loaded.tally().messages());
-        loaded
-    }
-
-    async fn acknowledge(&mut self, mut loaded: Loaded, shutdown: &Shutdown) {
-        let Self { queue, intake, status, metrics, .. } = self;
         let carried = loaded.take_carried();
         if !carried.is_empty() {
-            intake.carry(carried, queue, metrics);
+            self.intake.carry(carried, &self.queue, &self.metrics);
         }
-        acknowledge(queue, loaded, Surroundings { metrics, status, shutdown }).await;
     }
 
     /// Gives messages back for which it is too late, now that it is time to stop.
     async fn put_back(&mut self, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
         self.metrics.returned.inc_by(messages.len() as u64);
         self.intake.let_go(messages.len() as u64);
         give_back(&self.queue, messages.into_iter().map(Unsettled::from).collect()).await;

@@ -46,7 +46,7 @@ const DOUBT_POLL: Duration = Duration::from_secs(5);
 /// milliseconds of a message; a longer wait would only keep the person waiting.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
 
-/// From which delivery on a message is handled alone, where the queue's redrive policy does not say less: two or three
+/// From which delivery on a message is read alone, where the queue's redrive policy does not say less: two or three
 /// deliveries are common after restarts.
 const ALONE_FROM: u32 = 5;
 
@@ -75,7 +75,7 @@ pub struct Intake {
     pub room: Room,
     /// Whether to stop when the queue is empty.
     pub drain: bool,
-    /// From which delivery on a message is handled alone.
+    /// From which delivery on a message is read alone.
     pub alone_from: u32,
     /// Polls in the next wave.
     wave: usize,
@@ -205,10 +205,10 @@ impl Brought {
     }
 }
 
-/// From which delivery on a message is handled alone on a queue whose redrive policy has this `maxReceiveCount`: one
-/// delivery must be left in which to make a dead letter of it.
+/// From which delivery on a message is read alone on a queue whose redrive policy has this `maxReceiveCount`: two more
+/// deliveries must be left, the last of which makes a dead letter of it.
 pub fn alone_from(max_receive_count: Option<u32>) -> u32 {
-    max_receive_count.map_or(ALONE_FROM, |most| most.saturating_sub(1).clamp(2, ALONE_FROM))
+    max_receive_count.map_or(ALONE_FROM, |most| most.saturating_sub(2).clamp(2, ALONE_FROM))
 }
 
 /// The next batch, or `None` when it is time to stop. Waits out every trouble of the queue, and does not receive while

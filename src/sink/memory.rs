@@ -4,7 +4,7 @@
 //! goes wrong and when.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -44,7 +44,7 @@ pub struct MemorySink {
 #[derive(Default)]
 struct Tables {
     outcomes: BTreeMap<Key, Stored>,
-    suspects: BTreeSet<Key>,
+    suspects: BTreeMap<Key, u32>,
     faults: VecDeque<Fault>,
     refuse: Option<Vec<u8>>,
     oldest: i64,
@@ -77,8 +77,8 @@ impl MemorySink {
         self.tables().outcomes.clone()
     }
 
-    /// The messages that are on record as being read alone.
-    pub fn suspects(&self) -> BTreeSet<Key> {
+    /// The messages that are on record as being read alone, and by how many readers.
+    pub fn suspects(&self) -> BTreeMap<Key, u32> {
         self.tables().suspects.clone()
     }
 
@@ -149,10 +149,12 @@ impl Sink for MemorySink {
         self.tables().oldest
     }
 
-    async fn suspect(&mut self, key: Key) -> Result<bool, SinkError> {
+    async fn suspect(&mut self, key: Key) -> Result<u32, SinkError> {
         let mut tables = self.tables();
         tables.fail_before()?;
-        Ok(!tables.suspects.insert(key))
+        let readers = tables.suspects.entry(key).or_default();
+        *readers += 1;
+        Ok(*readers - 1)
     }
 
     async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {

@@ -142,9 +142,8 @@ pub trait Sink: Send + 'static {
     fn oldest(&self) -> i64;
 
     /// Puts on record that this message is about to be read alone, since it has come so often that reading it may be
-    /// what ends the process. `true`: that was on record already, so whoever read it alone before did not live to say
-    /// that it was harmless.
-    fn suspect(&mut self, key: Key) -> impl Future<Output = Result<bool, SinkError>> + Send;
+    /// what ends the process. Answers how many readers are on record who did not live to say that it was harmless.
+    fn suspect(&mut self, key: Key) -> impl Future<Output = Result<u32, SinkError>> + Send;
 
     /// Takes it off the record: the message has been read, and nothing happened.
     fn absolve(&mut self, key: Key) -> impl Future<Output = Result<(), SinkError>> + Send;

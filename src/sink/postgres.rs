@@ -227,16 +227,14 @@ impl Sink for PostgresSink {
         self.oldest
     }
 
-    async fn suspect(&mut self, key: Key) -> Result<bool, SinkError> {
+    async fn suspect(&mut self, key: Key) -> Result<u32, SinkError> {
         let open = self.open().await?;
-        let recorded = open.session.within(suspects::record(&open.session, key)).await;
-        recorded.map_err(|error| self.explain_own(&error))
+        suspects::record(&open.session, key).await.map_err(|error| self.explain_own(&error))
     }
 
     async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {
         let open = self.open().await?;
-        let cleared = open.session.within(suspects::clear(&open.session, key)).await;
-        cleared.map_err(|error| self.explain_own(&error))
+        suspects::clear(&open.session, key).await.map_err(|error| self.explain_own(&error))
     }
 
     fn reset(&mut self) {

@@ -1,14 +1,13 @@
 //~ E0308 a batch that was only masked cannot be deleted from the queue
 
 use masq::{
-    metrics::Metrics,
-    pipeline::acknowledge::acknowledge,
-    queue::{Queue, lease::Lease},
+    pipeline::{Surroundings, acknowledge::acknowledge},
+    queue::Queue,
     sink::Batch,
 };
 
-async fn early<Q: Queue>(queue: &Q, batch: Batch, lease: Lease, metrics: &Metrics) {
-    acknowledge(queue, batch, lease, metrics).await;
+async fn early<Q: Queue>(queue: &Q, batch: Batch, surroundings: Surroundings<'_>) {
+    acknowledge(queue, batch, surroundings).await;
 }
 
 fn main() {}

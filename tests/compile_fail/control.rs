@@ -1,15 +1,14 @@
 //~ compiles: what the other programs here do wrong, done right
 
 use masq::{
-    metrics::Metrics,
     pii::Pii,
-    pipeline::{acknowledge::acknowledge, load::Loaded},
-    queue::{Queue, lease::Lease},
+    pipeline::{Surroundings, acknowledge::acknowledge, load::Loaded},
+    queue::Queue,
 };
 
-async fn once<Q: Queue>(queue: &Q, loaded: Loaded, lease: Lease, metrics: &Metrics) {
-    let settled = acknowledge(queue, loaded, lease, metrics).await;
-    println!("{:?}", settled.tally);
+async fn once<Q: Queue>(queue: &Q, loaded: Loaded, surroundings: Surroundings<'_>) {
+    println!("{:?}", loaded.tally());
+    acknowledge(queue, loaded, surroundings).await;
 }
 
 fn main() {
