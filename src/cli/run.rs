@@ -18,7 +18,7 @@ use crate::{
     db::{Connector, Session},
     http::HttpServer,
     metrics::Metrics,
-    pipeline::{self, Status, Trouble, receive::alone_from},
+    pipeline::{self, Status, Trouble, receive::suspect_from},
     queue::{Depth, Queue, sqs::SqsQueue},
     sink::postgres::Target,
     start::{self, Options, Shared},
@@ -149,7 +149,7 @@ impl Service {
         start::refuse_problems(&mut check::queue(config, &attributes))?;
         let ready = ready.of_queue(&attributes);
         let mut intake = start::intake(config, attributes.visibility, self.drain);
-        intake.alone_from = alone_from(attributes.redrive.map(|redrive| redrive.max_receive_count));
+        intake.suspect_from = suspect_from(attributes.redrive.map(|redrive| redrive.max_receive_count));
         let workers = ready.workers(queue, config, shared, &intake)?;
         shared.status.clear(Trouble::Starting);
         tracing::info!("ready");

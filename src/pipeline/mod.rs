@@ -14,10 +14,10 @@ pub mod load;
 
 pub mod acknowledge;
 
-mod alone;
 mod circuit;
 mod envelope;
 mod status;
+mod suspects;
 pub mod value;
 
 use std::{
@@ -148,7 +148,7 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         let Taken { messages, lease } = taken;
         let mut clock = Clock::start(Arc::clone(&self.metrics));
 
-        let decoded = if messages.iter().any(|message| message.attempt >= self.intake.alone_from) {
+        let decoded = if messages.iter().any(|message| message.attempt >= self.intake.suspect_from) {
             self.decode_suspects(messages, shutdown).await
         } else {
             decode(messages, &self.decoder)

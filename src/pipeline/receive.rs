@@ -46,9 +46,9 @@ const DOUBT_POLL: Duration = Duration::from_secs(5);
 /// milliseconds of a message; a longer wait would only keep the person waiting.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
 
-/// From which delivery on a message is read alone, where the queue's redrive policy does not say less: two or three
+/// From which delivery on a message is suspect, where the queue's redrive policy does not say less: two or three
 /// deliveries are common after restarts.
-const ALONE_FROM: u32 = 5;
+const SUSPECT_FROM: u32 = 5;
 
 /// Messages, and the lease that keeps them hidden from other workers.
 pub struct Taken {
@@ -75,8 +75,8 @@ pub struct Intake {
     pub room: Room,
     /// Whether to stop when the queue is empty.
     pub drain: bool,
-    /// From which delivery on a message is read alone.
-    pub alone_from: u32,
+    /// From which delivery on a message is suspect.
+    pub suspect_from: u32,
     /// Polls in the next wave.
     wave: usize,
     /// The largest body seen lately, in bytes: what the next one is expected to have at most.
@@ -92,7 +92,7 @@ pub struct Intake {
 impl Clone for Intake {
     /// Another worker's: set the same, with empty hands.
     fn clone(&self) -> Self {
-        Self { alone_from: self.alone_from, ..Self::new(self.visibility, self.room.clone(), self.drain) }
+        Self { suspect_from: self.suspect_from, ..Self::new(self.visibility, self.room.clone(), self.drain) }
     }
 }
 
@@ -104,7 +104,7 @@ impl Intake {
             visibility,
             room,
             drain,
-            alone_from: ALONE_FROM,
+            suspect_from: SUSPECT_FROM,
             wave: 1,
             largest: 1024,
             polls,
@@ -205,10 +205,10 @@ impl Brought {
     }
 }
 
-/// From which delivery on a message is read alone on a queue whose redrive policy has this `maxReceiveCount`: two more
+/// From which delivery on a message is suspect on a queue whose redrive policy has this `maxReceiveCount`: three more
 /// deliveries must be left, the last of which makes a dead letter of it.
-pub fn alone_from(max_receive_count: Option<u32>) -> u32 {
-    max_receive_count.map_or(ALONE_FROM, |most| most.saturating_sub(2).clamp(2, ALONE_FROM))
+pub fn suspect_from(max_receive_count: Option<u32>) -> u32 {
+    max_receive_count.map_or(SUSPECT_FROM, |most| most.saturating_sub(3).clamp(2, SUSPECT_FROM))
 }
 
 /// The next batch, or `None` when it is time to stop. Waits out every trouble of the queue, and does not receive while

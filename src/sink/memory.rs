@@ -77,7 +77,7 @@ impl MemorySink {
         self.tables().outcomes.clone()
     }
 
-    /// The messages that are on record as being read alone, and by how many readers.
+    /// The messages that are on record, and how many readers each had.
     pub fn suspects(&self) -> BTreeMap<Key, u32> {
         self.tables().suspects.clone()
     }
@@ -149,18 +149,29 @@ impl Sink for MemorySink {
         self.tables().oldest
     }
 
-    async fn suspect(&mut self, key: Key) -> Result<u32, SinkError> {
+    async fn suspect(&mut self, keys: &[Key]) -> Result<Vec<(Key, u32)>, SinkError> {
         let mut tables = self.tables();
         tables.fail_before()?;
-        let readers = tables.suspects.entry(key).or_default();
-        *readers += 1;
-        Ok(*readers - 1)
+        let known = keys.iter().filter_map(|key| Some((*key, *tables.suspects.get(key)?))).collect();
+        for key in keys {
+            tables.suspects.entry(*key).or_insert(1);
+        }
+        Ok(known)
     }
 
-    async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {
+    async fn suspect_again(&mut self, key: Key) -> Result<(), SinkError> {
         let mut tables = self.tables();
         tables.fail_before()?;
-        tables.suspects.remove(&key);
+        *tables.suspects.entry(key).or_default() += 1;
+        Ok(())
+    }
+
+    async fn absolve(&mut self, keys: &[Key]) -> Result<(), SinkError> {
+        let mut tables = self.tables();
+        tables.fail_before()?;
+        for key in keys {
+            tables.suspects.remove(key);
+        }
         Ok(())
     }
 

@@ -141,12 +141,16 @@ pub trait Sink: Send + 'static {
     /// that is older must be a dead letter `older_than_ledger`, which is unique by its message id alone.
     fn oldest(&self) -> i64;
 
-    /// Puts on record that this message is about to be read alone, since it has come so often that reading it may be
-    /// what ends the process. Answers how many readers are on record who did not live to say that it was harmless.
-    fn suspect(&mut self, key: Key) -> impl Future<Output = Result<u32, SinkError>> + Send;
+    /// Puts on record that these messages are about to be read, since they have come so often that reading one of them
+    /// may be what ends the process. Answers those that were on record already, each with the number of its readers who
+    /// did not live to say that it was harmless; nothing changes for these.
+    fn suspect(&mut self, keys: &[Key]) -> impl Future<Output = Result<Vec<(Key, u32)>, SinkError>> + Send;
 
-    /// Takes it off the record: the message has been read, and nothing happened.
-    fn absolve(&mut self, key: Key) -> impl Future<Output = Result<(), SinkError>> + Send;
+    /// Notes one more reader of a message that is on record: it is about to be read alone.
+    fn suspect_again(&mut self, key: Key) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Takes them off the record: they have been read, and nothing happened.
+    fn absolve(&mut self, keys: &[Key]) -> impl Future<Output = Result<(), SinkError>> + Send;
 
     /// Forgets what was under way: a call was broken off, so the session may be in any state.
     fn reset(&mut self);

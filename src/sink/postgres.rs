@@ -227,14 +227,19 @@ impl Sink for PostgresSink {
         self.oldest
     }
 
-    async fn suspect(&mut self, key: Key) -> Result<u32, SinkError> {
+    async fn suspect(&mut self, keys: &[Key]) -> Result<Vec<(Key, u32)>, SinkError> {
         let open = self.open().await?;
-        suspects::record(&open.session, key).await.map_err(|error| self.explain_own(&error))
+        suspects::record(&open.session, keys).await.map_err(|error| self.explain_own(&error))
     }
 
-    async fn absolve(&mut self, key: Key) -> Result<(), SinkError> {
+    async fn suspect_again(&mut self, key: Key) -> Result<(), SinkError> {
         let open = self.open().await?;
-        suspects::clear(&open.session, key).await.map_err(|error| self.explain_own(&error))
+        suspects::record_again(&open.session, key).await.map_err(|error| self.explain_own(&error))
+    }
+
+    async fn absolve(&mut self, keys: &[Key]) -> Result<(), SinkError> {
+        let open = self.open().await?;
+        suspects::clear(&open.session, keys).await.map_err(|error| self.explain_own(&error))
     }
 
     fn reset(&mut self) {

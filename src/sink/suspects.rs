@@ -1,26 +1,53 @@
-//! The record of messages that are being read alone, since reading them may be what ends the process. Each statement is
-//! a transaction of its own: the record has to be there when the process is not. It need not be there when the server is
+//! The record of messages that are being read although reading them may be what ends the process. Each statement is a
+//! transaction of its own: the record has to be there when the process is not. It need not be there when the server is
 //! not, so no commit waits for the disk.
 
+use std::time::SystemTime;
+
 use tokio_postgres::{Client, Error, types::Type};
+use uuid::Uuid;
 
-use crate::{queue::Key, sink::ledger::time_of};
+use crate::{
+    queue::Key,
+    sink::ledger::{millis, time_of},
+};
 
-/// Puts a reader of a message on record. Answers how many there are before it.
-pub(super) async fn record(client: &Client, key: Key) -> Result<u32, Error> {
-    const INSERT: &str = "INSERT INTO masq.suspects (sent_at, message_id) \
-         SELECT $1, $2 FROM set_config('synchronous_commit', 'off', true) \
-         ON CONFLICT (sent_at, message_id) DO UPDATE SET readers = suspects.readers + 1 RETURNING readers - 1";
-    let sent = time_of(key.sent_at);
-    let rows = client.query_typed(INSERT, &[(&sent, Type::TIMESTAMPTZ), (&key.id, Type::UUID)]).await?;
-    rows.first().map_or(Ok(0), |row| row.try_get::<_, i32>(0)).map(i32::unsigned_abs)
+/// Puts messages on record that are not there yet. Answers the others, each with the number of its readers: the second
+/// part of the statement sees the table as it was before the first.
+pub(super) async fn record(client: &Client, keys: &[Key]) -> Result<Vec<(Key, u32)>, Error> {
+    const RECORD: &str = "WITH message AS (SELECT * FROM unnest($1::timestamptz[], $2::uuid[]) AS key (sent_at, message_id)), \
+         new AS (INSERT INTO masq.suspects (sent_at, message_id) \
+         SELECT message.* FROM message, set_config('synchronous_commit', 'off', true) ON CONFLICT DO NOTHING) \
+         SELECT sent_at, message_id, readers FROM masq.suspects JOIN message USING (sent_at, message_id)";
+    let (sent, ids) = columns(keys);
+    let rows = client.query_typed(RECORD, &[(&sent, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY)]).await?;
+    let known = rows.iter().map(|row| {
+        let key = Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? };
+        Ok((key, row.try_get::<_, i32>(2)?.unsigned_abs()))
+    });
+    known.collect()
 }
 
-/// Takes it off the record.
-pub(super) async fn clear(client: &Client, key: Key) -> Result<(), Error> {
-    const DELETE: &str = "DELETE FROM masq.suspects USING set_config('synchronous_commit', 'off', true) \
-         WHERE sent_at = $1 AND message_id = $2";
+/// Notes one more reader.
+pub(super) async fn record_again(client: &Client, key: Key) -> Result<(), Error> {
+    const AGAIN: &str = "INSERT INTO masq.suspects (sent_at, message_id) \
+         SELECT $1, $2 FROM set_config('synchronous_commit', 'off', true) \
+         ON CONFLICT (sent_at, message_id) DO UPDATE SET readers = suspects.readers + 1";
     let sent = time_of(key.sent_at);
-    client.execute_typed(DELETE, &[(&sent, Type::TIMESTAMPTZ), (&key.id, Type::UUID)]).await?;
+    client.execute_typed(AGAIN, &[(&sent, Type::TIMESTAMPTZ), (&key.id, Type::UUID)]).await?;
     Ok(())
+}
+
+/// Takes messages off the record.
+pub(super) async fn clear(client: &Client, keys: &[Key]) -> Result<(), Error> {
+    const CLEAR: &str = "DELETE FROM masq.suspects USING set_config('synchronous_commit', 'off', true), \
+         unnest($1::timestamptz[], $2::uuid[]) AS message (sent_at, message_id) \
+         WHERE suspects.sent_at = message.sent_at AND suspects.message_id = message.message_id";
+    let (sent, ids) = columns(keys);
+    client.execute_typed(CLEAR, &[(&sent, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY)]).await?;
+    Ok(())
+}
+
+fn columns(keys: &[Key]) -> (Vec<SystemTime>, Vec<Uuid>) {
+    keys.iter().map(|key| (time_of(key.sent_at), key.id)).unzip()
 }
