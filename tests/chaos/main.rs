@@ -36,6 +36,7 @@ use std::{
 
 use clap::Parser;
 use masq::local::scratch::Scratch;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     campaign::{Outcome, Plans},
@@ -114,7 +115,14 @@ fn main() -> ExitCode {
     }
     namespace::enter();
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
-    if runtime.block_on(go(&arguments)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let went_well = runtime.block_on(async {
+        tokio::select! {
+            went_well = go(&arguments) => went_well,
+            // What runs ends with its handles.
+            () = stopped() => false,
+        }
+    });
+    if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn go(arguments: &Arguments) -> bool {
@@ -150,6 +158,16 @@ async fn go(arguments: &Arguments) -> bool {
         // A mutant may also spoil the effects of faults; what counts is what the checker finds.
         Some(_) => !verdict.is_sound,
         None => verdict.is_sound && outcome.complaints.is_empty(),
+    }
+}
+
+/// Returns when somebody asks this program to end.
+async fn stopped() {
+    let listen = |kind| signal(kind).expect("signals can be listened for");
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
 
