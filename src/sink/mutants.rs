@@ -7,7 +7,7 @@ use crate::{
     mutant::{self, Mutant},
     queue::Key,
     sink::{
-        Entry, ledger,
+        Entry, dedupe, ledger,
         transaction::{Transaction, WriteError, Written},
     },
 };
@@ -45,8 +45,9 @@ impl Transaction<'_> {
     /// Keeps the ledger, but writes everything whatever it says.
     async fn without_ledger(&self) -> Written {
         self.session.begin().await?;
-        self.claim().await?;
-        let outcomes = self.write(|_| true, &HashSet::new()).await?;
+        let repeated = self.repeated(|_| true).await?;
+        self.claim(&repeated).await?;
+        let outcomes = self.write(|_| true, &repeated).await?;
         self.commit().await?;
         Ok(outcomes)
     }
@@ -54,16 +55,18 @@ impl Transaction<'_> {
     /// Commits between the keys and what belongs to them.
     async fn in_two(&self, ledger_first: bool) -> Written {
         self.session.begin().await?;
-        let new = if ledger_first { self.claim().await? } else { self.look().await? };
+        let new = self.look().await?;
+        let repeated = self.repeated(|key| new.contains(key)).await?;
         let outcomes = if ledger_first {
+            let new = self.claim(&repeated).await?;
             self.commit().await?;
             self.session.begin().await?;
-            self.write(|key| new.contains(key), &HashSet::new()).await?
+            self.write(|key| new.contains(key), &repeated).await?
         } else {
-            let outcomes = self.write(|key| new.contains(key), &HashSet::new()).await?;
+            let outcomes = self.write(|key| new.contains(key), &repeated).await?;
             self.commit().await?;
             self.session.begin().await?;
-            self.claim().await?;
+            self.claim(&repeated).await?;
             outcomes
         };
         self.commit().await?;
@@ -74,8 +77,9 @@ impl Transaction<'_> {
     async fn select_then_insert(&self) -> Written {
         self.session.begin().await?;
         let new = self.look().await?;
-        let outcomes = self.write(|key| new.contains(key), &HashSet::new()).await?;
-        self.claim().await?;
+        let repeated = self.repeated(|key| new.contains(key)).await?;
+        let outcomes = self.write(|key| new.contains(key), &repeated).await?;
+        self.claim(&repeated).await?;
         self.commit().await?;
         Ok(outcomes)
     }
@@ -100,9 +104,15 @@ impl Transaction<'_> {
     }
 
     /// Claims all keys and answers those that are new.
-    async fn claim(&self) -> Result<HashSet<Key>, WriteError> {
+    async fn claim(&self, repeated: &HashSet<Key>) -> Result<HashSet<Key>, WriteError> {
         let keyed: Vec<&Entry> = self.keyed().collect();
-        Ok(ledger::claim(self.session, &keyed, &HashSet::new()).await?)
+        Ok(ledger::claim(self.session, &keyed, repeated).await?)
+    }
+
+    /// Claims the events of what is new, and answers which of them are rows already.
+    async fn repeated(&self, is_new: impl Fn(&Key) -> bool) -> Result<HashSet<Key>, WriteError> {
+        let new = self.keyed().filter(|entry| is_new(&entry.message.key));
+        Ok(dedupe::claim(self.session, new).await?.lost)
     }
 
     /// Answers the keys that are not there, and claims none.

@@ -34,7 +34,7 @@ const TRIALS: [Trial; 9] = [
     trial("rows-first", &[(Fault::KillWorker, 6), (Fault::CutAfterCommit, 6)], &["row_twice"]),
     trial("unknown-is-done", &[(Fault::CutBeforeCommit, 6)], &["lost"]),
     trial("pruned-early", &[(Fault::KillWorker, 6)], &["row_twice"]),
-    trial("select-then-insert", &[(Fault::FreezeWorker, 2), (Fault::StallBeforeCommit, 6)], &["row_twice"]),
+    trial("select-then-insert", &[(Fault::Delay, 12)], &["row_twice"]),
     trial("no-dedupe", &[], &["event_twice"]),
     trial("asynchronous-commit", &[(Fault::CrashDatabase, 4)], &["lost"]),
 ];
