@@ -99,15 +99,14 @@ DECLARE
   part record;
 BEGIN
   FOR part IN
-    SELECT c.relname, to_date(substr(c.relname, 8), 'YYYYMMDD') AS day
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'masq.ledger'::regclass AND to_date(substr(c.relname, 8), 'YYYYMMDD') < forget_before.day
+    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'masq.ledger'::regclass AND c.relname < 'ledger_' || to_char(day, 'YYYYMMDD')
     ORDER BY c.relname
   LOOP
     BEGIN
       EXECUTE format('DROP TABLE masq.%I', part.relname);
     EXCEPTION WHEN lock_not_available THEN
-      RETURN part.day;
+      RETURN to_date(substr(part.relname, 8), 'YYYYMMDD');
     END;
   END LOOP;
   IF NOT masq.ledger_is_by_day() THEN

@@ -140,7 +140,8 @@ pub fn queue(config: &Config, attributes: &QueueAttributes) -> Vec<Finding> {
     if attributes.fifo {
         findings.push(Finding::note(
             "queue",
-            "the queue is a FIFO queue: rows are written once each, not in its order",
+            "the queue is a FIFO queue: the rows of a group are written in its order, and a group whose message cannot be \
+             settled waits",
             "",
         ));
     }

@@ -14,6 +14,7 @@ use crate::{
     config::{ColumnType, Config, Dedupe},
     db::{
         ConnectError, Connector, DbError, Session,
+        catalog::{self, Table},
         examine::{self, Examined},
         migrations::{self, Migrated},
     },
@@ -116,6 +117,16 @@ impl Ready {
             })
             .collect()
     }
+
+    /// What reads and masks dead letters again, and the sink that takes them.
+    ///
+    /// # Errors
+    /// As [`Ready::workers`].
+    pub fn reader(&self, config: &Config, keys: &Arc<KeyRing>) -> Result<(Decoder, Masker, PostgresSink), StartError> {
+        let epoch = keys.new_epoch(now_ms())?;
+        let masker = Masker::new(&config.columns, &self.stored, Arc::clone(keys), epoch)?.of_queue(&self.queue);
+        Ok((decoder(config, &self.stored), masker, PostgresSink::new(self.target(), self.oldest)))
+    }
 }
 
 fn lines(findings: &[Finding]) -> String {
@@ -157,7 +168,8 @@ pub async fn attributes(queue: &SqsQueue, deadline: Instant) -> Result<QueueAttr
     }
 }
 
-/// Makes a database ready: migrates it if something is missing, examines it, claims it for these keys.
+/// Makes a database ready: migrates it if something is missing, examines it, claims it for these keys. Begins anew when
+/// the database goes away meanwhile.
 ///
 /// # Errors
 /// All problems at once.
@@ -170,7 +182,27 @@ pub async fn database(
 ) -> Result<Ready, StartError> {
     // Before a table is created that does not take them.
     refuse_problems(&mut check::defaults(config))?;
-    let mut session = connect(&connector, options.deadline).await?;
+    let mut patience = Patience::new(options.deadline);
+    let (table, stored, oldest) = loop {
+        match prepare(&connector, config, keys, options).await {
+            Err(StartError::Absent(what)) => patience.wait("database", what).await?,
+            prepared => break prepared?,
+        }
+    };
+    let columns = config.columns.iter().map(|column| column.name.clone()).collect();
+    let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
+    let target = Target { connector, table, columns, retention, dedupe_retention, queue: queue_name.to_owned() };
+    Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
+}
+
+/// The target table, the types of the configured columns, and the oldest SentTimestamp that the ledger remembers.
+async fn prepare(
+    connector: &Connector,
+    config: &Config,
+    keys: &KeyRing,
+    options: Options,
+) -> Result<(Table, Vec<ColumnType>, i64), StartError> {
+    let mut session = connect(connector, options.deadline).await?;
     let mut examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     refuse_problems(&mut examined.findings)?;
     if examined.needs_migration {
@@ -183,15 +215,13 @@ pub async fn database(
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
+    migrations::note_target(&session, &table).await?;
     let oldest = session
         .within(ledger::keep_partitions(&session, config.ledger.retention))
         .await
         .map_err(|error| DbError::new("making the ledger's partitions", &error))?;
     session.close().await;
-    let columns = config.columns.iter().map(|column| column.name.clone()).collect();
-    let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
-    let target = Target { connector, table, columns, retention, dedupe_retention, queue: queue_name.to_owned() };
-    Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
+    Ok((table, stored, oldest))
 }
 
 /// Creates or upgrades the schema `masq` and, if it is missing, the target table.
@@ -205,13 +235,12 @@ pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), Start
             Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
             Migrated::Nothing => {}
         }
-        let create = migrations::create_table(&config.table, &config.columns);
-        if crate::db::catalog::table(session, &config.table).await?.is_none() {
-            match session.batch_execute(&create).await {
+        if catalog::table(session, &config.table).await?.is_none() {
+            match migrations::create_target(session, &config.table, &config.columns).await {
                 Ok(()) => tracing::info!(table = config.table.name, "created the target table"),
-                // IF NOT EXISTS does not keep two at once from failing over each other's names.
-                Err(_) if crate::db::catalog::table(session, &config.table).await?.is_some() => {}
-                Err(error) => return Err(DbError::new("creating the target table", &error)),
+                // Another worker was faster.
+                Err(_) if catalog::table(session, &config.table).await?.is_some() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok::<_, DbError>(())

@@ -91,7 +91,7 @@ pub enum AwsError {
 }
 
 /// An answer that is no success, read.
-pub(super) fn from_answer(
+pub(crate) fn from_answer(
     permission: String,
     status: StatusCode,
     headers: &HeaderMap,

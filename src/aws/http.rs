@@ -103,12 +103,16 @@ impl HttpClient {
         let begun = Instant::now();
         let (head, body) = within(timeout, timeout, &place, self.begin(request)).await?;
         let waiting = Instant::now();
-        let share = match room {
-            Some(room) => Some(room.take(body.size_hint().lower()).await),
+        let length = body.size_hint().exact().map(|bytes| bytes.min(ANSWER as u64));
+        let room = room.filter(|_| head.status.is_success()); // errors are short, and nobody should wait for one
+        let mut share = match room {
+            // What does not say how long it is may be as long as any.
+            Some(room) => Some(room.take(length.unwrap_or(ANSWER as u64)).await),
             None => None,
         };
-        let left = timeout.saturating_sub(waiting - begun) + Duration::from_secs(body.size_hint().lower() / SLOWEST);
+        let left = timeout.saturating_sub(waiting - begun) + Duration::from_secs(length.unwrap_or(0) / SLOWEST);
         let body = within(left, timeout, &place, read(body)).await?;
+        let share = share.as_mut().map(|share| share.split(body.len() as u64));
         Ok(Answer { status: head.status, headers: head.headers, body, share })
     }
 

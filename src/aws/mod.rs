@@ -30,6 +30,8 @@ use bytes::Bytes;
 use hyper::Uri;
 
 pub use self::error::AwsError;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::error::from_answer;
 use self::{
     credentials::{Credentials, Snapshot},
     endpoint::Wanted,

@@ -22,6 +22,10 @@ pub(crate) enum Step {
     Close,
     /// An answer that ends before the length it promised.
     Truncate,
+    /// An answer that stops before the length it promised, on a connection that stays.
+    Stall,
+    /// An answer in one piece that does not say its length in advance.
+    Chunked(String),
 }
 
 impl Step {
@@ -87,6 +91,9 @@ async fn serve(listener: TcpListener, script: Arc<Script>) {
     }
 }
 
+/// The beginning of an answer.
+const BEGUN: &[u8] = b"HTTP/1.1 200 -\r\ncontent-length: 100\r\n\r\n{\"Messages\":";
+
 async fn converse(mut stream: TcpStream, script: Arc<Script>, connection: usize) {
     while let Some((head, body)) = read(&mut stream).await {
         script.seen.lock().unwrap().push(Seen { head, body, connection });
@@ -99,8 +106,15 @@ async fn converse(mut stream: TcpStream, script: Arc<Script>, connection: usize)
             Step::Silence => std::future::pending().await,
             Step::Close => return,
             Step::Truncate => {
-                stream.write_all(b"HTTP/1.1 200 -\r\ncontent-length: 100\r\n\r\n{\"Messages\":").await.unwrap();
+                stream.write_all(BEGUN).await.unwrap();
                 return;
+            }
+            Step::Stall => {
+                stream.write_all(BEGUN).await.unwrap();
+                std::future::pending().await
+            }
+            Step::Chunked(body) => {
+                format!("HTTP/1.1 200 -\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
             }
         };
         stream.write_all(answer.as_bytes()).await.unwrap();

@@ -118,6 +118,61 @@ async fn a_slow_answer_times_out() {
 }
 
 #[tokio::test]
+async fn an_answer_that_stops_half_way_times_out() {
+    let room = Room::new(1000);
+    for room in [None, Some(&room)] {
+        let stub = Stub::start([Step::Stall]).await;
+        let quick = Operation { timeout: Duration::from_millis(50), ..ASK };
+        let error = connect(&stub.url).await.call_within(quick, Bytes::new(), room).await.err().unwrap();
+        assert!(matches!(error, AwsError::Timeout { .. }), "{error:?}");
+    }
+    assert_eq!(room.free(), 1000, "its room is free again");
+}
+
+#[tokio::test]
+async fn an_answer_is_read_when_there_is_room_for_it_and_that_wait_has_no_end() {
+    let stub = Stub::start([Step::ok("{}")]).await;
+    let (client, room) = (connect(&stub.url).await, Room::new(100));
+    let quick = Operation { timeout: Duration::from_millis(50), ..ASK };
+    let taken = room.take(99).await;
+    let mut call = Box::pin(client.call_within(quick, Bytes::new(), Some(&room)));
+    assert!(tokio::time::timeout(quick.timeout * 2, &mut call).await.is_err());
+    drop(taken);
+    let (answer, share) = call.await.unwrap();
+    assert_eq!((&answer[..], room.free()), (&b"{}"[..], 98));
+    drop(share);
+    assert_eq!(room.free(), 100);
+}
+
+#[tokio::test]
+async fn an_error_needs_no_room() {
+    let stub = Stub::start([Step::error(400, "RequestThrottled", "")]).await;
+    let room = Room::new(100);
+    let _all = room.take(100).await;
+    let client = connect(&stub.url).await;
+    let answer = tokio::time::timeout(ASK.timeout, client.call_within(ASK, Bytes::new(), Some(&room))).await;
+    let error = answer.expect("it waits for nothing").err().unwrap();
+    assert!(matches!(error, AwsError::Throttled { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_of_unknown_length_is_read_alone_and_keeps_what_it_needs() {
+    let stub = Stub::start([Step::Chunked("{}".to_owned())]).await;
+    let (client, room) = (connect(&stub.url).await, Room::new(100));
+    let taken = room.take(1).await;
+    let mut call = Box::pin(client.call_within(ASK, Bytes::new(), Some(&room)));
+    // Whoever waits for more than is free has what is free.
+    while room.free() > 0 {
+        assert!(futures_util::poll!(&mut call).is_pending(), "not while another holds a byte");
+        tokio::task::yield_now().await;
+    }
+    drop(taken);
+    let (answer, share) = call.await.unwrap();
+    assert_eq!((&answer[..], room.free()), (&b"{}"[..], 98));
+    drop(share);
+}
+
+#[tokio::test]
 async fn a_truncated_answer_is_no_answer() {
     let error = failure(Step::Truncate).await;
     assert!(matches!(error, AwsError::Network { closed: false, .. }), "{error:?}");

@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use super::{context::Context, environment::lookup, exit::Exit, report::Failure};
 use crate::{
-    config::Config,
+    config::{Config, Dedupe},
     db::{Connector, Timeouts, account, conninfo::Conninfo},
     queue::{
         QueueError,
@@ -53,9 +53,13 @@ pub(super) async fn queue(config: &Config) -> Result<SqsQueue, Failure> {
     };
     let settings = SqsSettings { queue: url.clone(), endpoint: config.queue.endpoint.clone(), ca_bundle: None };
     // Nothing has been called yet, so whatever is wrong is wrong on this side.
-    SqsQueue::connect(settings, &lookup).await.map_err(|error| match error {
+    let queue = SqsQueue::connect(settings, &lookup).await.map_err(|error| match error {
         QueueError::Denied { reason, .. } => Failure::new(Exit::Config, reason),
         QueueError::Unavailable { .. } => error.into(),
+    })?;
+    Ok(match &config.queue.dedupe {
+        Some(Dedupe::Attribute(name)) => queue.with_event_attribute(name),
+        Some(Dedupe::Body(_)) | None => queue,
     })
 }
 

@@ -1,7 +1,7 @@
 //! `masq send`: messages onto a queue, from a file of JSON lines, from stdin, or made up.
 //!
 //! A message that cannot be sent is named by its line's number; what is in it is not shown. A request whose answer is
-//! lost is sent again, so a message may be on the queue twice, as a queue's messages always may.
+//! lost is sent again, so a message may be on a standard queue twice, as its messages always may.
 
 use std::{path::PathBuf, pin::pin, thread, time::Duration};
 
@@ -10,6 +10,8 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
+
+use uuid::Uuid;
 
 use super::{
     connect,
@@ -27,7 +29,7 @@ use crate::{
     pipeline::decode::MAX_BODY,
     queue::{
         Cause, QueueError,
-        sqs::{Sent, SqsQueue},
+        sqs::{Group, Outgoing, Sent, SqsQueue},
     },
 };
 
@@ -64,6 +66,9 @@ pub(super) struct Args {
     /// Make so many percent of the sample logins wrong
     #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = share, conflicts_with = "file")]
     bad: Share,
+    /// On a FIFO queue: put them all into this message group, in their order
+    #[arg(long, value_name = "ID")]
+    group: Option<String>,
     #[command(flatten)]
     queue: QueueSource,
 }
@@ -74,7 +79,7 @@ fn share(text: &str) -> Result<Share, String> {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let config = Sources { queue: args.queue.clone(), ..Sources::default() }.config(context)?;
-    let queue = connect::queue(&config).await?;
+    let sender = Sender::new(connect::queue(&config).await?, args.group.clone())?;
     let lines = lines(&args)?;
     let stop = signals::listen()?;
     let mut progress = Progress::new(context, "sending", args.generate);
@@ -84,7 +89,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         (lines.recv_many(&mut batch, BATCH).await > 0).then_some((batch, lines))
     });
     let batches = batches.take_until(stop.gently.started());
-    let mut answers = pin!(batches.map(|batch| send(&queue, batch)).buffer_unordered(AT_ONCE));
+    let mut answers = pin!(batches.map(|batch| sender.send(batch)).buffer_unordered(sender.at_once()));
     while let Some(answer) = tokio::select! {
         answer = answers.next() => answer,
         () = stop.now.started() => None,
@@ -135,41 +140,93 @@ struct Answer {
     failure: Option<Failure>,
 }
 
-/// Sends at most [`BATCH`] lines, in as few requests as their size allows.
-async fn send(queue: &SqsQueue, lines: Vec<Line>) -> Answer {
-    let mut answer = Answer::default();
-    let mut fit = Vec::with_capacity(lines.len());
-    for line in lines {
-        match line.body.and_then(lines::text) {
-            Ok(body) => fit.push((line.number, body)),
-            Err(Unfit::Unreadable(error)) => {
-                let failure = Failure::new(Exit::of_file(&error), format!("cannot read line {}", line.number));
-                answer.failure = Some(failure.because(&error));
+/// Where lines go.
+struct Sender {
+    queue: SqsQueue,
+    group: Option<String>,
+    /// What tells this run's messages from those of others.
+    run: Uuid,
+}
+
+impl Sender {
+    fn new(queue: SqsQueue, group: Option<String>) -> Result<Self, Failure> {
+        let wrong = |error: &str| Failure::new(Exit::Usage, error);
+        match (queue.is_fifo(), &group) {
+            (true, None) => {
+                let failure = wrong("messages on a FIFO queue belong to a group, and none is named");
+                Err(failure
+                    .hint("name one with --group; messages of one group are delivered in the order of their lines"))
             }
-            Err(unfit) => answer.unsent.push((line.number, unfit.to_string())),
+            (false, Some(_)) => Err(wrong("--group is for FIFO queues, whose names end in .fifo")),
+            _ => Ok(Self { queue, group, run: Uuid::new_v4() }),
         }
     }
-    let mut rest = fit.as_slice();
-    while !rest.is_empty() {
-        let (request, later) = rest.split_at(fitting(rest));
-        rest = later;
-        let bodies: Vec<&str> = request.iter().map(|(_, body)| body.as_str()).collect();
-        match send_patiently(queue, &bodies).await {
-            Ok(results) => {
-                for ((number, _), result) in request.iter().zip(results) {
-                    match result {
-                        Sent::Accepted(_) => answer.sent += 1,
-                        Sent::Refused(code) => answer.unsent.push((*number, format!("the queue refuses it ({code})"))),
+
+    /// How many batches go at the same time: one where their order counts.
+    fn at_once(&self) -> usize {
+        if self.group.is_some() { 1 } else { AT_ONCE }
+    }
+
+    /// Sends at most [`BATCH`] lines, in as few requests as their size allows.
+    async fn send(&self, lines: Vec<Line>) -> Answer {
+        let mut answer = Answer::default();
+        let mut fit = Vec::with_capacity(lines.len());
+        for line in lines {
+            match line.body.and_then(lines::text) {
+                Ok(body) => fit.push((line.number, body)),
+                Err(Unfit::Unreadable(error)) => {
+                    let failure = Failure::new(Exit::of_file(&error), format!("cannot read line {}", line.number));
+                    answer.failure = Some(failure.because(&error));
+                }
+                Err(unfit) => answer.unsent.push((line.number, unfit.to_string())),
+            }
+        }
+        let mut rest = fit.as_slice();
+        while !rest.is_empty() {
+            let (request, later) = rest.split_at(fitting(rest));
+            rest = later;
+            match self.send_patiently(request).await {
+                Ok(results) => {
+                    for ((number, _), result) in request.iter().zip(results) {
+                        match result {
+                            Sent::Accepted(_) => answer.sent += 1,
+                            Sent::Refused(code) => {
+                                answer.unsent.push((*number, format!("the queue refuses it ({code})")));
+                            }
+                        }
                     }
                 }
+                Err(error) => {
+                    answer.failure = Some(error.into());
+                    break;
+                }
             }
-            Err(error) => {
-                answer.failure = Some(error.into());
-                break;
+        }
+        answer
+    }
+
+    async fn send_patiently(&self, lines: &[(u64, String)]) -> Result<Vec<Sent>, QueueError> {
+        // By its line a message is known again: on a FIFO queue, what is sent a second time is there once.
+        let ids: Vec<String> = lines.iter().map(|(number, _)| format!("{}-{number}", self.run)).collect();
+        let messages = lines.iter().zip(&ids).map(|((_, body), deduplication_id)| Outgoing {
+            body,
+            group: self.group.as_ref().map(|id| Group { id, deduplication_id }),
+        });
+        let messages: Vec<_> = messages.collect();
+        let deadline = Instant::now() + PATIENCE;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        loop {
+            match self.queue.send(&messages).await {
+                Err(error @ QueueError::Unavailable { cause, .. })
+                    if cause != Cause::Missing && Instant::now() < deadline =>
+                {
+                    tracing::warn!(%error, "sending again");
+                    sleep(backoff.next(fastrand::f64())).await;
+                }
+                answer => return answer,
             }
         }
     }
-    answer
 }
 
 /// How many of these go into one request, which may be as large as one message. At least one.
@@ -180,22 +237,6 @@ fn fitting(messages: &[(u64, String)]) -> usize {
         size <= MAX_BODY
     };
     messages.iter().take_while(fits).count().max(1)
-}
-
-async fn send_patiently(queue: &SqsQueue, bodies: &[&str]) -> Result<Vec<Sent>, QueueError> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    loop {
-        match queue.send(bodies).await {
-            Err(error @ QueueError::Unavailable { cause, .. })
-                if cause != Cause::Missing && Instant::now() < deadline =>
-            {
-                tracing::warn!(%error, "sending again");
-                sleep(backoff.next(fastrand::f64())).await;
-            }
-            answer => return answer,
-        }
-    }
 }
 
 /// What became of all.

@@ -64,16 +64,18 @@ const GRANTS: &str = "\
     SELECT what, format('GRANT %s TO %I', what, current_user) FROM (
         SELECT 'USAGE ON SCHEMA masq', has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'masq'
         UNION ALL
-        SELECT format('%s ON masq.%s', needed.privilege, relname), has_table_privilege(oid, needed.privilege)
+        SELECT format('%s ON masq.%s', needed.privilege, relname), has_table_privilege(c.oid, needed.privilege)
         FROM (VALUES ('migrations', 'SELECT'), ('ledger', 'INSERT'), ('ledger', 'SELECT'), ('dead_letters', 'INSERT'),
-                     ('epochs', 'INSERT'), ('key_checks', 'SELECT')) AS needed (name, privilege)
-        JOIN pg_class ON relname = needed.name
+                     ('epochs', 'INSERT'), ('key_checks', 'SELECT'), ('dedupe', 'INSERT'), ('dedupe', 'SELECT'),
+                     ('suspects', 'INSERT'), ('suspects', 'SELECT'), ('suspects', 'UPDATE'), ('suspects', 'DELETE'))
+                AS needed (name, privilege)
+        JOIN pg_class c ON relname = needed.name
         WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'masq')
         UNION ALL
         SELECT format('EXECUTE ON FUNCTION masq.%s(%s)', proname, pg_get_function_identity_arguments(oid)),
                has_function_privilege(oid, 'EXECUTE')
         FROM pg_proc
-        WHERE proname IN ('keep_partitions', 'make_partition')
+        WHERE proname IN ('keep_partitions', 'make_partition', 'prune')
           AND pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'masq')
     ) AS needed (what, granted) WHERE NOT granted";
 

@@ -7,10 +7,12 @@ pub mod copy;
 pub mod dead_letters;
 pub mod dedupe;
 pub mod ledger;
+pub mod lookup;
 pub mod memory;
 #[cfg(feature = "mutants")]
 mod mutants;
 pub mod postgres;
+pub mod replay;
 mod shape;
 mod suspects;
 mod transaction;

@@ -76,15 +76,13 @@ impl Transaction<'_> {
             Way::Safe => self.copy_new().await?,
         };
         if outcomes.contains(&Outcome::Duplicate) {
-            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
-            // earlier transaction yet.
-            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
+            self.write_wal().await?;
         }
         self.commit().await?;
         Ok(outcomes)
     }
 
-    fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[Entry] {
         &self.batch.entries[self.part.clone()]
     }
 
@@ -138,7 +136,7 @@ impl Transaction<'_> {
         Ok(self.entries().iter().map(outcome).collect())
     }
 
-    async fn write_rows<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Result<(), WriteError> {
+    pub(super) async fn write_rows<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Result<(), WriteError> {
         let bytes = &self.batch.rows;
         let mut tuples = Vec::with_capacity(copy::HEADER.len() + bytes.len() + copy::TRAILER.len());
         tuples.extend_from_slice(copy::HEADER);
@@ -166,6 +164,12 @@ impl Transaction<'_> {
         let mut sink = std::pin::pin!(sink);
         sink.send(Bytes::from(tuples)).await?;
         sink.finish().await
+    }
+
+    /// Without any WAL of its own a COMMIT would not wait for a synchronous standby that may not have the earlier
+    /// transaction yet, on which this one relies.
+    pub(super) async fn write_wal(&self) -> Result<(), Error> {
+        self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await
     }
 
     pub(super) async fn commit(&self) -> Result<(), WriteError> {

@@ -24,10 +24,13 @@ MIB = 1024 * 1024
 # Checks that moto 5.2.5 does not pass, and what it does instead.
 MOTO_DIFFERS = {
     # Where masq's server does less than Amazon SQS and says so, or has a choice.
-    "fifo_queues_are_refused": "has them",
     "what_is_not_there_is_refused_not_ignored": "has encryption keys, tags and groups",
     "the_account_is_all_zeros": "has the account 123456789012",
     # Where moto is more lenient than Amazon SQS.
+    "a_name_alone_makes_no_fifo_queue": "it does",
+    "a_standard_queue_knows_no_fifo_attributes": "they are taken in SetQueueAttributes",
+    "ids_of_groups_are_checked": "any text is taken",
+    "a_dead_letter_queue_is_of_the_same_kind": "it may be of any kind",
     "a_list_refuses_nonsense": "MaxResults has no range",
     "ranges_of_attributes_are_checked": "negative values of attributes are taken",
     "unknown_attributes_are_refused": "unknown names are taken in SetQueueAttributes",
@@ -52,6 +55,9 @@ MOTO_DIFFERS = {
     "a_handle_is_as_long_as_the_real_ones": "they have 185 characters",
     "a_deleted_message_cannot_be_hidden": "ReceiptHandleIsInvalid",
     "an_old_handle_succeeds_and_deletes_nothing": "it deletes, which Amazon SQS may also do",
+    "a_batch_says_its_sequence_numbers": "they do not grow",
+    "a_repeated_send_answers_the_first_message": "with a new MessageId and SequenceNumber",
+    "a_message_says_where_it_came_from": "it does not",
     "a_redrive_policy_is_checked": "HTTP 500 for what is no JSON",
     "a_redrive_policy_names_a_queue_that_exists": "NonExistentQueue",
     "an_entry_may_fail_alone_in_a_send": "a message that is too long fails the whole batch",
@@ -88,9 +94,11 @@ def refused(code, call, **arguments):
 class Queue:
     """A fresh queue and short names for what is done to it."""
 
+    suffix = ""
+
     def __init__(self, sqs, **attributes):
         self.sqs = sqs
-        self.name = f"q-{uuid.uuid4().hex}"
+        self.name = f"q-{uuid.uuid4().hex}{self.suffix}"
         self.url = sqs.create_queue(QueueName=self.name, Attributes=attributes)["QueueUrl"]
 
     def send(self, body, **more):
@@ -115,6 +123,24 @@ class Queue:
         return tuple(int(found[prefix + suffix]) for suffix in ("", "NotVisible", "Delayed"))
 
 
+class Fifo(Queue):
+    """The same for a FIFO queue."""
+
+    suffix = ".fifo"
+
+    def __init__(self, sqs, **attributes):
+        super().__init__(sqs, FifoQueue="true", **attributes)
+
+    def say(self, body, group="g", **more):
+        return self.send(body, **{"MessageGroupId": group, "MessageDeduplicationId": uuid.uuid4().hex} | more)
+
+    def bodies(self, most=10, **more):
+        return [message["Body"] for message in self.receive(most=most, **more)]
+
+    def delete(self, message):
+        self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+
+
 def md5(text):
     return hashlib.md5(text.encode()).hexdigest()
 
@@ -134,6 +160,10 @@ def md5_of_attributes(attributes):
 
 def entries(count, **more):
     return [{"Id": f"id-{number}", "MessageBody": f"body {number}"} | more for number in range(count)]
+
+
+def grouped_entries(count):
+    return [entry | {"MessageGroupId": "g", "MessageDeduplicationId": entry["Id"]} for entry in entries(count)]
 
 
 # Queues
@@ -156,10 +186,24 @@ def names_are_checked(sqs):
 
 
 @check
-def fifo_queues_are_refused(sqs):
-    attributes = {"FifoQueue": "true"}
-    refused("AWS.SimpleQueueService.UnsupportedOperation", sqs.create_queue, QueueName="a.fifo", Attributes=attributes)
-    refused("InvalidParameterValue", sqs.create_queue, QueueName="a.fifo")
+def a_fifo_queue_is_one_by_name_and_by_attribute(sqs):
+    fifo = Fifo(sqs)
+    found = fifo.attributes("FifoQueue", "ContentBasedDeduplication")
+    same("attributes", found, {"FifoQueue": "true", "ContentBasedDeduplication": "false"})
+    same("ARN", fifo.attributes("QueueArn")["QueueArn"].rsplit(":", 1)[1], fifo.name)
+    refused("InvalidParameterValue", sqs.create_queue, QueueName=uuid.uuid4().hex, Attributes={"FifoQueue": "true"})
+
+
+@check
+def a_name_alone_makes_no_fifo_queue(sqs):
+    refused("InvalidParameterValue", sqs.create_queue, QueueName=f"{uuid.uuid4().hex}.fifo")
+
+
+@check
+def a_standard_queue_knows_no_fifo_attributes(sqs):
+    url = Queue(sqs).url
+    for name in ("FifoQueue", "ContentBasedDeduplication"):
+        refused("InvalidAttributeName", sqs.set_queue_attributes, QueueUrl=url, Attributes={name: "true"})
 
 
 @check
@@ -647,6 +691,149 @@ def a_redrive_count_has_a_range(sqs):
         policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": count})
         refused("InvalidParameterValue", sqs.set_queue_attributes, QueueUrl=queue.url,
                 Attributes={"RedrivePolicy": policy})
+
+
+# FIFO queues
+
+
+@check
+def a_message_of_a_group_makes_the_round(sqs):
+    fifo = Fifo(sqs)
+    first = fifo.say("a", "group-1", MessageDeduplicationId="once")
+    fifo.say("b", "group-2")
+    same("twenty digits", len(first["SequenceNumber"]), 20)
+    message = fifo.one(AttributeNames=["All"])
+    attributes = message["Attributes"]
+    found = [attributes[name] for name in ("MessageGroupId", "MessageDeduplicationId", "SequenceNumber")]
+    same("attributes", found, ["group-1", "once", first["SequenceNumber"]])
+    other = fifo.one(AttributeNames=["MessageGroupId"])
+    same("only what was asked for", other["Attributes"], {"MessageGroupId": "group-2"})
+
+
+@check
+def a_batch_is_sent_in_its_order(sqs):
+    fifo = Fifo(sqs)
+    sqs.send_message_batch(QueueUrl=fifo.url, Entries=grouped_entries(10))
+    same("bodies in order", fifo.bodies(), [f"body {number}" for number in range(10)])
+
+
+@check
+def a_batch_says_its_sequence_numbers(sqs):
+    sent = sqs.send_message_batch(QueueUrl=Fifo(sqs).url, Entries=grouped_entries(10))
+    numbers = [entry["SequenceNumber"] for entry in sent["Successful"]]
+    same("in order", numbers, sorted(numbers))
+
+
+@check
+def a_group_in_flight_is_waited_for(sqs):
+    fifo = Fifo(sqs)
+    for body, group in (("1", "a"), ("2", "a"), ("3", "b")):
+        fifo.say(body, group)
+    first = fifo.one()
+    same("first", first["Body"], "1")
+    same("the other group", fifo.bodies(), ["3"])
+    fifo.delete(first)
+    same("the next of the group", fifo.bodies(wait=5), ["2"])
+
+
+@check
+def what_is_given_back_comes_first(sqs):
+    fifo = Fifo(sqs)
+    for body in "123":
+        fifo.say(body)
+    for message in fifo.receive(most=2):
+        sqs.change_message_visibility(QueueUrl=fifo.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+    same("in order", fifo.bodies(wait=5), ["1", "2", "3"])
+
+
+@check
+def the_same_deduplication_id_is_sent_once(sqs):
+    fifo = Fifo(sqs)
+    for body in "ab":
+        fifo.say(body, MessageDeduplicationId="x")
+    same("one message", fifo.bodies(), ["a"])
+
+
+@check
+def a_repeated_send_answers_the_first_message(sqs):
+    fifo = Fifo(sqs)
+    sent = [fifo.say(body, MessageDeduplicationId="x") for body in "ab"]
+    for name in ("MessageId", "SequenceNumber"):
+        same(name, sent[1][name], sent[0][name])
+
+
+@check
+def a_queue_may_go_by_content(sqs):
+    fifo = Fifo(sqs, ContentBasedDeduplication="true")
+    for body in "aab":
+        fifo.send(body, MessageGroupId="g")
+    messages = fifo.receive(AttributeNames=["MessageDeduplicationId"])
+    same("equal bodies are one message", [message["Body"] for message in messages], ["a", "b"])
+    found = [message["Attributes"]["MessageDeduplicationId"] for message in messages]
+    same("SHA-256", found, [hashlib.sha256(body).hexdigest() for body in (b"a", b"b")])
+
+
+@check
+def content_can_be_switched_on_later(sqs):
+    fifo = Fifo(sqs)
+    sqs.set_queue_attributes(QueueUrl=fifo.url, Attributes={"ContentBasedDeduplication": "true"})
+    same("as set", fifo.attributes("ContentBasedDeduplication"), {"ContentBasedDeduplication": "true"})
+    fifo.send("a", MessageGroupId="g")
+
+
+@check
+def a_group_and_a_deduplication_id_are_needed(sqs):
+    fifo = Fifo(sqs)
+    refused("MissingParameter", fifo.send, body="a", MessageDeduplicationId="x")
+    refused("InvalidParameterValue", fifo.send, body="a", MessageGroupId="g")
+
+
+@check
+def ids_of_groups_are_checked(sqs):
+    for wrong in ("with space", "n" * 129, "é"):
+        refused("InvalidParameterValue", Fifo(sqs).say, body="a", group=wrong)
+        refused("InvalidParameterValue", Fifo(sqs).say, body="a", MessageDeduplicationId=wrong)
+
+
+@check
+def a_fifo_queue_delays_as_a_whole(sqs):
+    refused("InvalidParameterValue", Fifo(sqs).say, body="a", DelaySeconds=1)
+    fifo = Fifo(sqs, DelaySeconds="1")
+    fifo.say("a")
+    same("delayed", fifo.depth(), (0, 0, 1))
+
+
+@check
+def a_message_of_a_group_received_too_often_moves(sqs):
+    dead = Fifo(sqs)
+    arn = dead.attributes("QueueArn")["QueueArn"]
+    fifo = Fifo(sqs, RedrivePolicy=json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 1}))
+    sent = fifo.say("poison")
+    fifo.one(VisibilityTimeout=0)
+    same("second receive", fifo.receive(wait=1), [])
+    moved = dead.one(AttributeNames=["All"])
+    same("MessageId", moved["MessageId"], sent["MessageId"])
+    same("MessageGroupId", moved["Attributes"]["MessageGroupId"], "g")
+
+
+@check
+def a_message_says_where_it_came_from(sqs):
+    dead = Queue(sqs)
+    arn = dead.attributes("QueueArn")["QueueArn"]
+    queue = Queue(sqs, RedrivePolicy=json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 1}))
+    queue.send("poison")
+    queue.one(VisibilityTimeout=0)
+    same("second receive", queue.receive(wait=1), [])
+    found = dead.one(AttributeNames=["DeadLetterQueueSourceArn"])["Attributes"]
+    same("where it was", found, {"DeadLetterQueueSourceArn": queue.attributes("QueueArn")["QueueArn"]})
+
+
+@check
+def a_dead_letter_queue_is_of_the_same_kind(sqs):
+    for one, other in ((Queue(sqs), Fifo(sqs)), (Fifo(sqs), Queue(sqs))):
+        policy = {"deadLetterTargetArn": other.attributes("QueueArn")["QueueArn"], "maxReceiveCount": 1}
+        refused("InvalidParameterValue", sqs.set_queue_attributes, QueueUrl=one.url,
+                Attributes={"RedrivePolicy": json.dumps(policy)})
 
 
 # Batches

@@ -6,9 +6,14 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use masq::queue::sqs::{SqsQueue, SqsSettings};
+use masq::queue::{
+    Queue,
+    room::Room,
+    sqs::{SqsQueue, SqsSettings},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -283,6 +288,12 @@ fn the_schema_is_json_and_a_reader_may_leave_early() {
 const CREDENTIALS: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "any"), ("AWS_SECRET_ACCESS_KEY", "any"), ("AWS_REGION", "us-east-1")];
 
+async fn connect(url: &str) -> SqsQueue {
+    let settings = SqsSettings { queue: url.to_owned(), ..SqsSettings::default() };
+    let variable = |name: &str| CREDENTIALS.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    SqsQueue::connect(settings, &variable).await.unwrap()
+}
+
 /// `masq queue` with one queue on a free port.
 struct LocalQueue {
     child: Child,
@@ -304,11 +315,7 @@ impl LocalQueue {
     }
 
     async fn holds(&self) -> u64 {
-        let settings = SqsSettings { queue: self.url.clone(), ..SqsSettings::default() };
-        let variable =
-            |name: &str| CREDENTIALS.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let queue = SqsQueue::connect(settings, &variable).await.unwrap();
-        queue.attributes().await.unwrap().depth.visible
+        connect(&self.url).await.attributes().await.unwrap().depth.visible
     }
 
     /// Ends it in good order: its exit code and what it said.
@@ -325,6 +332,40 @@ impl Drop for LocalQueue {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+#[tokio::test]
+async fn a_fifo_queue_wants_a_group_and_keeps_the_order_of_the_lines() {
+    let here = directory();
+    let faults = "{\"action\":\"SendMessageBatch\",\"fault\":\"lose_answer\",\"times\":2}\n";
+    fs::write(here.path().join("faults.jsonl"), faults).unwrap();
+    let queue = LocalQueue::start(&here, &["q.fifo", "--faults", "faults.jsonl"]);
+    let fifo = format!("{}.fifo", queue.url);
+    let lines: String = (0..25).map(|number| format!("line {number}\n")).collect();
+    fs::write(here.path().join("messages.txt"), lines).unwrap();
+
+    let without = queue.send(&here, &["messages.txt", "--queue-url", &fifo]);
+    assert_eq!(without.code, 2);
+    assert!(without.err.contains("--group"), "{}", without.err);
+    let standard = queue.send(&here, &["messages.txt", "--group", "g"]);
+    assert_eq!(standard.code, 2);
+    assert!(standard.err.contains("FIFO"), "{}", standard.err);
+
+    let sent = queue.send(&here, &["messages.txt", "--queue-url", &fifo, "--group", "g"]);
+    assert_eq!(sent.code, 0, "{}", sent.err);
+    assert!(sent.err.contains("25 sent") && sent.err.contains("sending again"), "{}", sent.err);
+    let fifo = connect(&fifo).await;
+    let mut bodies = Vec::new();
+    while bodies.len() < 25 {
+        let received =
+            fifo.receive(Duration::from_secs(1), Duration::from_secs(30), &Room::new(1 << 20)).await.unwrap();
+        assert!(!received.is_empty() && received.iter().all(|it| it.place.is_some()));
+        let receipts: Vec<_> = received.iter().map(|it| it.receipt.clone()).collect();
+        assert!(fifo.delete(&receipts).await.unwrap().is_empty());
+        bodies.extend(received.into_iter().map(|it| String::from_utf8(it.body.expose().clone()).unwrap()));
+    }
+    assert_eq!(bodies, (0..25).map(|number| format!("line {number}")).collect::<Vec<_>>());
+    assert!(fifo.depth().await.unwrap().is_empty(), "what was sent again is there once");
 }
 
 #[tokio::test]

@@ -1,12 +1,22 @@
 //! The local queue's server, judged by clients that nobody here wrote: boto3 and the aws CLI. The boto3 script also
-//! runs against moto's server, so that what it expects is not merely what ours does.
+//! runs against moto's server, so that what it expects is not merely what ours does. And masq's own client, judged by
+//! the server with a script of faults.
 
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
-use masq::{local::sqs::SqsServer, queue::memory::MemoryQueues};
+use masq::{
+    local::sqs::{History, Script, SqsServer},
+    queue::{
+        Cause, Message, Queue, QueueError, Receipt,
+        memory::{MemoryQueue, MemoryQueues, Settings},
+        room::Room,
+        sqs::{SqsQueue, SqsSettings},
+    },
+};
 use tokio::process::Command;
 
 use crate::support::{moto, python};
@@ -45,4 +55,110 @@ async fn the_aws_command_line_finds_an_sqs() {
 async fn boto3_expects_the_same_of_moto() {
     let endpoint = moto().await;
     run(Command::new(python()).arg(script("boto3_queue.py")).arg(endpoint).arg("--moto")).await;
+}
+
+/// A server that follows a script, masq's client of one of its queues, and that queue itself.
+struct Place {
+    server: SqsServer,
+    client: SqsQueue,
+    queue: MemoryQueue,
+}
+
+impl Place {
+    async fn with(script: &str) -> Self {
+        let queues = MemoryQueues::new();
+        let queue = queues.create("q", Settings::default()).unwrap();
+        let (script, listen) = (Script::parse(script, 1).unwrap(), (Ipv4Addr::LOCALHOST, 0).into());
+        let server = SqsServer::start_with(listen, queues, script, History::default()).await.unwrap();
+        let settings = SqsSettings { queue: server.queue_url("q"), ..SqsSettings::default() };
+        let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+        let environment = |name: &str| keys.contains(&name).then(|| "any".to_owned());
+        let client = SqsQueue::connect(settings, &environment).await.unwrap();
+        Self { server, client, queue }
+    }
+
+    async fn receive(&self) -> Result<Vec<Message>, QueueError> {
+        self.client.receive(Duration::ZERO, Duration::from_secs(30), &Room::new(1 << 20)).await
+    }
+
+    /// Ten messages, received.
+    async fn ten(&self) -> Vec<Receipt> {
+        for _ in 0..10 {
+            self.queue.send(*b"body");
+        }
+        let received = self.receive().await.unwrap();
+        assert_eq!(received.len(), 10);
+        received.into_iter().map(|message| message.receipt).collect()
+    }
+}
+
+fn rule(action: &str, fault: &str, more: &str) -> String {
+    format!("{{\"action\":\"{action}\",\"fault\":\"{fault}\"{more}}}\n")
+}
+
+#[tokio::test]
+async fn a_refusal_is_named_by_what_helps() {
+    for (fault, cause) in
+        [("throttle", Cause::Throttled), ("over_limit", Cause::Crowded), ("unavailable", Cause::Fault)]
+    {
+        let place = Place::with(&rule("ReceiveMessage", fault, "")).await;
+        match place.receive().await.err().unwrap() {
+            QueueError::Unavailable { cause: found, .. } => assert_eq!(found, cause, "{fault}"),
+            denied @ QueueError::Denied { .. } => panic!("{fault}: {denied}"),
+        }
+        assert_eq!(place.server.troubles()[fault], 1, "nothing is repeated without need");
+    }
+    let place = Place::with(&rule("DeleteMessageBatch", "denied", "")).await;
+    let receipts = place.ten().await;
+    let error = place.client.delete(&receipts).await.unwrap_err();
+    assert!(matches!(error, QueueError::Denied { .. }) && error.to_string().contains("sqs:DeleteMessage "), "{error}");
+}
+
+#[tokio::test]
+async fn expired_credentials_are_fetched_anew_and_the_call_repeated() {
+    let once = Place::with(&rule("*", "expired_token", ",\"times\":1")).await;
+    assert!(once.receive().await.is_ok());
+    let always = Place::with(&rule("*", "expired_token", "")).await;
+    assert!(matches!(always.receive().await, Err(QueueError::Denied { .. })));
+    assert_eq!(always.server.troubles()["expired_token"], 2);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_and_deleting_twice_is_harmless() {
+    let place = Place::with(&rule("DeleteMessageBatch", "lose_answer", ",\"times\":1")).await;
+    let receipts = place.ten().await;
+    assert!(place.client.delete(&receipts).await.unwrap().is_empty());
+    assert!(place.queue.count().is_empty());
+    assert_eq!(place.server.troubles()["lose_answer"], 1);
+}
+
+#[tokio::test]
+async fn what_an_answer_calls_failed_is_not_done() {
+    let place = Place::with(&rule("DeleteMessageBatch", "fail_entries", ",\"share\":0.5")).await;
+    let receipts = place.ten().await;
+    let undone = place.client.delete(&receipts).await.unwrap();
+    let failed = place.server.troubles()["fail_entries"];
+    assert!((1..10).contains(&failed), "{failed}");
+    assert_eq!((undone.len() as u64, place.queue.count().in_flight), (failed, failed));
+}
+
+#[tokio::test]
+async fn a_damaged_body_is_left_out_and_counted() {
+    let place = Place::with(&rule("*", "corrupt", ",\"times\":3")).await;
+    for _ in 0..10 {
+        place.queue.send(*b"body");
+    }
+    assert_eq!(place.receive().await.unwrap().len(), 7);
+    assert_eq!(place.client.corrupt(), 3);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    let place = Place::with(&rule("ReceiveMessage", "hang", "")).await;
+    place.queue.send(*b"body");
+    let started = Instant::now();
+    let error = place.receive().await.err().unwrap();
+    assert!(error.to_string().contains("within 5 s"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(place.queue.count().visible, 1, "what nobody waits for is not taken");
 }

@@ -21,6 +21,9 @@ const WRONG: &[u8] = br#"{"foo": "oops_wrong_msg_type", "bar": "123"}"#;
 
 const DAY_MS: i64 = 86_400_000;
 
+/// The first PostgreSQL on which the ledger has a partition a day.
+const PARTITIONS: u32 = 11;
+
 /// As masq numbers them: 1 row, 2 dead letter.
 const OUTCOMES: &str = "SELECT outcome, count(*) FROM masq.ledger GROUP BY 1 ORDER BY 1";
 
@@ -104,7 +107,7 @@ async fn two_pipelines_whose_leases_run_out_write_each_message_once() {
         .database
         .execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2.5); RETURN NULL; END'; \
-             CREATE TRIGGER slow BEFORE INSERT ON user_logins EXECUTE FUNCTION slow()",
+             CREATE TRIGGER slow BEFORE INSERT ON user_logins EXECUTE PROCEDURE slow()",
         )
         .await;
     scene.queue.extends([QueueFault::Unavailable; 1000]);
@@ -184,7 +187,7 @@ async fn a_trigger_that_drops_rows_stops_the_line_and_nothing_is_settled() {
         .execute(
             "CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS \
              'BEGIN IF NEW.user_id = ''user-7'' THEN RETURN NULL; END IF; RETURN NEW; END'; \
-             CREATE TRIGGER drop_row BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION drop_row()",
+             CREATE TRIGGER drop_row BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE PROCEDURE drop_row()",
         )
         .await;
     let keys = scene.send_many(10);
@@ -219,7 +222,7 @@ async fn troubles_of_masqs_own_tables_are_nobodys_fault_and_are_waited_for() {
         .database
         .execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'; \
-             CREATE TRIGGER refuse BEFORE INSERT ON masq.dead_letters EXECUTE FUNCTION refuse()",
+             CREATE TRIGGER refuse BEFORE INSERT ON masq.dead_letters EXECUTE PROCEDURE refuse()",
         )
         .await;
     scene.queue.inner.send(WRONG.to_vec());
@@ -260,8 +263,10 @@ async fn a_day_that_has_no_partition_is_made_and_one_before_the_ledger_is_late()
     let rows = scene.database.query("SELECT user_id, create_date FROM user_logins ORDER BY 2, 1").await;
     assert_eq!(rows, [format!("today\t{today}"), "in a century\t2100-01-01".into(), "last day\t9999-12-31".into()]);
     assert_eq!(scene.reasons().await, ["older_than_ledger"; 4]);
-    let parts = "SELECT to_regclass('masq.ledger_21000101'), to_regclass('masq.ledger_99991231')";
-    assert_eq!(scene.database.query(parts).await, ["masq.ledger_21000101\tmasq.ledger_99991231"]);
+    if scene.database.version().await >= PARTITIONS {
+        let parts = "SELECT to_regclass('masq.ledger_21000101'), to_regclass('masq.ledger_99991231')";
+        assert_eq!(scene.database.query(parts).await, ["masq.ledger_21000101\tmasq.ledger_99991231"]);
+    }
     assert_eq!(scene.counted(), (3, 4, 22 - 7, 0));
     // The upkeep goes on with days like these.
     assert_eq!(scene.database.query("SELECT masq.keep_partitions('15 days') < now()").await, ["t"]);
@@ -276,16 +281,19 @@ async fn what_is_older_than_a_pruned_ledger_is_a_late_dead_letter_once() {
     let young = Key { sent_at: now - 2 * DAY_MS, id: Uuid::new_v4() };
     let body = |user: &str| login(user, "10.0.0.1").into_bytes();
     scene.queue.deliver(old, &body("old"));
+    scene.send("now");
     scene.settle().await;
-    assert_eq!(scene.counted(), (1, 0, 0, 0));
+    assert_eq!(scene.counted(), (2, 0, 0, 0));
 
     // A worker that knows only the longer memory runs while the shorter one prunes.
     let running = scene.run().await;
     let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'masq.ledger'::regclass";
-    assert_eq!(scene.database.query(partitions).await, ["19"]);
+    let is_by_day = scene.database.version().await >= PARTITIONS;
+    let days = |days: &'static str| [if is_by_day { days } else { "0" }];
+    assert_eq!(scene.database.query(partitions).await, days("19"));
     scene.config.ledger.retention = Duration::from_secs(5 * 86_400);
     scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(scene.database.query(partitions).await, ["9"]);
+    assert_eq!(scene.database.query(partitions).await, days("9"));
     for _ in 0..2 {
         for (key, user) in [(old, "old"), (never, "never"), (young, "young")] {
             scene.queue.deliver(key, &body(user));
@@ -294,11 +302,11 @@ async fn what_is_older_than_a_pruned_ledger_is_a_late_dead_letter_once() {
     }
     running.stop().await;
     scene.assert_adds_up();
-    assert_eq!(scene.database.query("SELECT user_id FROM user_logins ORDER BY 1").await, ["old", "young"]);
+    assert_eq!(scene.database.query("SELECT user_id FROM user_logins ORDER BY 1").await, ["now", "old", "young"]);
     assert_eq!(scene.reasons().await, ["older_than_ledger"; 2]);
     let (rows, dead, duplicates, _) = scene.counted();
-    assert_eq!((rows, dead, duplicates), (2, 2, 3));
-    assert_eq!(scene.database.query(partitions).await, ["9"], "a day that was dropped does not come back empty");
+    assert_eq!((rows, dead, duplicates), (3, 2, 3));
+    assert_eq!(scene.database.query(partitions).await, days("9"), "a day that was dropped does not come back empty");
 }
 
 #[tokio::test]
@@ -327,7 +335,10 @@ async fn a_table_that_is_locked_is_waited_for() {
     let scene = Scene::new().await;
     let running = scene.run().await;
     let session = scene.database.session().await;
-    session.batch_execute("BEGIN; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    // It goes on for longer than a worker keeps quiet about it.
+    let lock =
+        "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE";
+    session.batch_execute(lock).await.unwrap();
     let keys = scene.send_many(40);
     let trouble = scene.until_trouble().await;
     let expected = "SQLSTATE 55P03 (lock_not_available): somebody holds a lock on the table, such as ALTER TABLE or \
@@ -355,12 +366,15 @@ async fn a_commit_that_no_standby_confirmed_is_not_settled() {
     .await;
     let key = scene.send("user");
     // Once for the rows; then for the same batch again, which finds its keys there and must still wait.
-    for _ in 0..2 {
+    for tries in 1..=3 {
         until("a COMMIT waits", async || session.query_one(&count, &[]).await.unwrap().get::<_, i64>(0) > 0).await;
         assert_eq!(scene.queue.inner.count().in_flight, 1, "settled without a standby");
         session.execute(&format!("SELECT pg_cancel_backend(pid) {waiting}"), &[]).await.unwrap();
-        let trouble = scene.until_trouble().await;
-        assert_eq!(trouble, "the commit was not confirmed by the synchronous standby");
+        // The first time it is tried again at once.
+        if tries > 1 {
+            let trouble = scene.until_trouble().await;
+            assert_eq!(trouble, "the commit was not confirmed by the synchronous standby");
+        }
     }
     session.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
     session.batch_execute("SELECT pg_reload_conf()").await.unwrap();

@@ -209,7 +209,7 @@ async fn two_workers_on_one_queue_whose_messages_come_again_after_two_seconds() 
         .execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$; \
-             CREATE TRIGGER slow BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION slow()",
+             CREATE TRIGGER slow BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE PROCEDURE slow()",
         )
         .await;
     let arguments = ["--drain", "--connections", "2"];

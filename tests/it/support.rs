@@ -93,6 +93,11 @@ impl Database {
         Self { _cluster: Some(cluster), ..database }
     }
 
+    /// One that is there.
+    pub fn of(url: &str) -> Self {
+        Self { url: url.to_owned(), tcp_url: String::new(), _cluster: None }
+    }
+
     async fn create_on(server: &PrivatePostgres) -> Self {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let session = session(&server.conninfo()).await;
@@ -100,6 +105,11 @@ impl Database {
         let url = server.conninfo().strip_suffix("/postgres").map(|server| format!("{server}/{name}")).unwrap();
         let tcp_url = server.tcp_conninfo().unwrap().strip_suffix("/postgres").map(|server| format!("{server}/{name}"));
         Self { url, tcp_url: tcp_url.unwrap(), _cluster: None }
+    }
+
+    /// PostgreSQL's major version, since some tests ask for what older ones do not have.
+    pub async fn version(&self) -> u32 {
+        self.query("SELECT current_setting('server_version_num')::int / 10000").await[0].parse().unwrap()
     }
 
     /// A session with it.
@@ -144,6 +154,13 @@ async fn session(url: &str) -> Session {
     connector(url).connect().await.unwrap()
 }
 
+/// A session as somebody else opens one, who asks for nothing.
+pub async fn plain(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
 /// The Python of the virtual environment with tests/requirements.txt in it.
 pub fn python() -> PathBuf {
     let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
@@ -163,8 +180,11 @@ pub async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> S
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
-    let output = child.wait_with_output().await.unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    // Beside each other: it may print before it has read everything.
+    let writing = async move { pipe.write_all(stdin.as_bytes()).await.unwrap() };
+    let ((), output) = tokio::join!(writing, child.wait_with_output());
+    let output = output.unwrap();
     assert!(output.status.success(), "{script} failed");
     String::from_utf8(output.stdout).unwrap()
 }

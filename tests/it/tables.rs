@@ -78,7 +78,11 @@ async fn what_cannot_be_written_to_is_refused_with_its_remedy() {
         ),
     ];
     let scene = Scene::new().await;
+    let version = scene.database.version().await;
     for (sql, expected) in cases {
+        if sql.contains("STORED") && version < 12 {
+            continue;
+        }
         scene.database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
         scene.database.execute(&sql).await;
         let said = refusal(&scene, &scene.database.url).await;
@@ -199,6 +203,27 @@ async fn a_login_without_rights_is_told_what_to_do_and_one_with_the_rights_of_a_
     assert_eq!(scene.counted(), (1, 1, 0, 0));
 }
 
+#[tokio::test]
+async fn the_grants_in_the_papers_are_all_that_a_worker_needs() {
+    let scene = Scene::new().await;
+    scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
+    let role = format!("worker_{}", uuid::Uuid::new_v4().simple());
+    let security = crate::source::read("SECURITY.md");
+    let grants = security.split("```sql").nth(1).and_then(|block| block.split("```").next()).unwrap();
+    scene.database.execute(&format!("CREATE ROLE {role} LOGIN; {}", grants.replace("masq_worker", &role))).await;
+    scene.send("user");
+    scene.queue.inner.send(b"{}".to_vec());
+    let running = scene.run_as(&scene.database.url.replace("postgres@", &format!("{role}@"))).await;
+    scene.until_empty().await;
+    running.stop().await;
+    assert_eq!(scene.counted(), (1, 1, 0, 0));
+    let may_read = format!(
+        "SELECT count(*) FROM (VALUES ('user_logins'), ('masq.dead_letters'), ('masq.epochs')) AS t (name) \
+         WHERE has_table_privilege('{role}', name, 'SELECT, UPDATE, DELETE, TRUNCATE')"
+    );
+    assert_eq!(scene.database.query(&may_read).await, ["0"]);
+}
+
 /// `type`, more of the column, the JSON value, what SQL shows of it.
 const VALUES: [(&str, &str, &str, &str); 62] = [
     ("text", "", r#""Ünïcode \ud83d\ude00 'quoted' \\N""#, "Ünïcode 😀 'quoted' \\N"),
@@ -280,11 +305,22 @@ async fn a_value_of_every_kind_reads_back_from_a_column_of_every_type() {
     assert_eq!(scene.reasons().await, [""; 0]);
 
     let token = scene.shared.keys.token.domain("ip").unwrap().ip("199.172.111.135".parse().unwrap()).to_string();
-    let row = scene.database.query("SELECT * FROM user_logins").await.remove(0);
+    let row = scene.database.query("SET extra_float_digits = 3; SELECT * FROM user_logins").await.remove(0);
     let found: Vec<&str> = row.split('\t').collect();
     assert_eq!(found.len(), VALUES.len());
     for (found, (column_type, more, value, expected)) in found.iter().zip(VALUES) {
-        assert_eq!(*found, expected.replace("TOKEN", &token), "{value} in {column_type} {more}");
+        // Before PostgreSQL 12 the shortest digits that tell a number from its neighbours were not to be had.
+        let found = match column_type {
+            "real" => found.parse::<f32>().unwrap().to_string(),
+            "double precision" => found.parse::<f64>().unwrap().to_string(),
+            _ => (*found).to_owned(),
+        };
+        let expected = match column_type {
+            "real" => expected.parse::<f32>().unwrap().to_string(),
+            "double precision" => expected.parse::<f64>().unwrap().to_string(),
+            _ => expected.replace("TOKEN", &token),
+        };
+        assert_eq!(found, expected, "{value} in {column_type} {more}");
     }
 }
 

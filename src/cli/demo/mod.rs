@@ -42,7 +42,7 @@ use crate::{
     queue::{
         Queue,
         memory::{MemoryQueues, Settings},
-        sqs::{Sent, SqsQueue},
+        sqs::{Outgoing, Sent, SqsQueue},
     },
     sink::postgres::PostgresSink,
     start::{self, Options, Shared},
@@ -196,8 +196,8 @@ impl Demo<'_> {
     async fn send(&self, logins: &[Login]) -> Result<(), Failure> {
         let mut progress = Progress::new(self.context, "sending", Some(logins.len() as u64));
         let requests = logins.chunks(10).map(|chunk| async move {
-            let bodies: Vec<&str> = chunk.iter().map(|login| login.body.as_str()).collect();
-            self.queue.send(&bodies).await
+            let messages: Vec<Outgoing> = chunk.iter().map(|login| login.body.as_str().into()).collect();
+            self.queue.send(&messages).await
         });
         let mut answers = stream::iter(requests).buffer_unordered(SENDERS);
         while let Some(answer) = answers.next().await {

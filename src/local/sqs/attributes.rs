@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use serde::Deserialize;
 
 use super::{fault::Fault, queue_arn};
-use crate::queue::memory::{MemoryQueue, MemoryQueues, Redrive, Settings};
+use crate::queue::memory::{MemoryQueue, MemoryQueues, Redrive, Settings, is_fifo};
 
 /// The longest visibility timeout, in seconds: twelve hours.
 pub(super) const LONGEST_VISIBILITY: u64 = 43_200;
@@ -18,10 +18,8 @@ pub(super) const LONGEST_WAIT: u64 = 20;
 pub(super) const LARGEST_MESSAGE: usize = 1_048_576;
 
 /// Attributes of the service that can be asked for and are not there, as if they had never been set.
-const NEVER_SET: [&str; 9] = [
+const NEVER_SET: [&str; 7] = [
     "Policy",
-    "FifoQueue",
-    "ContentBasedDeduplication",
     "KmsMasterKeyId",
     "KmsDataKeyReusePeriodSeconds",
     "DeduplicationScope",
@@ -29,6 +27,9 @@ const NEVER_SET: [&str; 9] = [
     "RedriveAllowPolicy",
     "SqsManagedSseEnabled",
 ];
+
+/// Attributes that a FIFO queue has and no other knows.
+const FIFO: [&str; 2] = ["FifoQueue", "ContentBasedDeduplication"];
 
 /// RedrivePolicy, as it comes. SDKs write the count as a number, some people as a string.
 #[derive(Deserialize)]
@@ -67,6 +68,10 @@ pub(super) fn apply(
                 changed.maximum_message_size = number("MaximumMessageSize", value, 1024..=LARGEST_MESSAGE)?;
             }
             "RedrivePolicy" => changed.redrive = redrive(value, name, queues)?,
+            "FifoQueue" if is_fifo(name) => check_is_true(value)?,
+            "ContentBasedDeduplication" if is_fifo(name) => {
+                changed.content_based_deduplication = truth("ContentBasedDeduplication", value)?;
+            }
             known if NEVER_SET.contains(&known) => {
                 return Err(Fault::UnsupportedOperation(format!("the attribute {known} is not supported here")));
             }
@@ -77,12 +82,34 @@ pub(super) fn apply(
     Ok(())
 }
 
+/// What a queue is to be is said twice, by its name and by the attribute `FifoQueue`, and must be the same.
+pub(super) fn check_kind(name: &str, attributes: &BTreeMap<String, String>) -> Result<(), Fault> {
+    let refuse = |reason: &str| Err(Fault::InvalidParameterValue { parameter: "QueueName", reason: reason.into() });
+    match (is_fifo(name), attributes.contains_key("FifoQueue")) {
+        (true, false) => refuse("only a FIFO queue's name ends in .fifo; set the attribute FifoQueue to true"),
+        (false, true) => refuse("a FIFO queue's name ends in .fifo"),
+        _ => Ok(()),
+    }
+}
+
+/// FifoQueue says what cannot be otherwise.
+fn check_is_true(value: &str) -> Result<(), Fault> {
+    let reason = || "a queue whose name ends in .fifo is a FIFO queue".to_owned();
+    let is_true = truth("FifoQueue", value)?;
+    if is_true { Ok(()) } else { Err(Fault::InvalidAttributeValue { attribute: "FifoQueue", reason: reason() }) }
+}
+
+fn truth(attribute: &'static str, value: &str) -> Result<bool, Fault> {
+    value.parse().map_err(|_neither| Fault::InvalidAttributeValue { attribute, reason: "true or false".to_owned() })
+}
+
 /// The attributes that were asked for; `All` for all.
 pub(super) fn read(queue: &MemoryQueue, wanted: &[String]) -> Result<BTreeMap<&'static str, String>, Fault> {
     let mut attributes = all(queue);
     let unknown = |name: &&String| {
         *name != "All"
             && *name != "RedrivePolicy"
+            && !FIFO.contains(&name.as_str())
             && !attributes.contains_key(name.as_str())
             && !NEVER_SET.contains(&name.as_str())
     };
@@ -118,6 +145,10 @@ fn all(queue: &MemoryQueue) -> BTreeMap<&'static str, String> {
         let policy = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count });
         attributes.insert("RedrivePolicy", policy.to_string());
     }
+    if queue.is_fifo() {
+        attributes.insert("FifoQueue", true.to_string());
+        attributes.insert("ContentBasedDeduplication", settings.content_based_deduplication.to_string());
+    }
     attributes
 }
 
@@ -135,6 +166,11 @@ fn redrive(value: &str, name: &str, queues: &MemoryQueues) -> Result<Option<Redr
     }
     if policy.dead_letter_target_arn != queue_arn(&target) || queues.get(&target).is_none() {
         return Err(refuse("the dead-letter queue does not exist"));
+    }
+    if is_fifo(&target) != is_fifo(name) {
+        return Err(refuse(
+            "a FIFO queue's dead-letter queue is a FIFO queue, and a standard queue's is a standard queue",
+        ));
     }
     let count = match policy.max_receive_count {
         Count::Number(count) => Some(count),

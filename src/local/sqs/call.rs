@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Service, fault::Fault, history::Moment, script::Trouble};
-use crate::queue::memory::{Delivery, Lapse, MemoryQueue, Outgoing, ReceiptError, Removal, Settings};
+use crate::queue::memory::{Accepted, Delivery, Lapse, MemoryQueue, Outgoing, ReceiptError, Removal, Settings};
 
 /// What can happen to a request before it is looked at.
 const BEFORE: [Trouble; 6] = [
@@ -87,8 +87,12 @@ impl CalledQueue<'_> {
         self.queue.is_full()
     }
 
-    pub(super) fn send(&self, message: Outgoing) -> crate::queue::Key {
-        self.queue.send(message)
+    pub(super) fn is_fifo(&self) -> bool {
+        self.queue.is_fifo()
+    }
+
+    pub(super) fn send(&self, message: Outgoing) -> Accepted {
+        self.queue.accept(message)
     }
 
     pub(super) async fn take(&self, max: usize, wait: Duration, visibility: Duration) -> Vec<Delivery> {

@@ -13,6 +13,8 @@ use super::fault::Fault;
 const MOST_ATTRIBUTES: usize = 10;
 /// The longest name of one, in characters.
 const LONGEST_NAME: usize = 256;
+/// The longest MessageGroupId or MessageDeduplicationId, in characters.
+const LONGEST_FIFO_ID: usize = 128;
 
 /// A message's attributes by name.
 pub(super) type MessageAttributes = BTreeMap<String, MessageAttribute>;
@@ -92,6 +94,13 @@ pub(super) fn check(body: &str, attributes: &MessageAttributes) -> Result<(), Fa
         return refuse("a name is 1 to 256 letters, digits, _, - and single dots inside; not AWS. or Amazon. first");
     }
     attributes.values().try_for_each(|attribute| attribute.value().map(drop))
+}
+
+/// Checks MessageGroupId or MessageDeduplicationId (AWS, SendMessage).
+pub(super) fn check_fifo_id(parameter: &'static str, id: &str) -> Result<(), Fault> {
+    let fits = (1..=LONGEST_FIFO_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let reason = || "1 to 128 letters, digits and punctuation marks".to_owned();
+    if fits { Ok(()) } else { Err(Fault::InvalidParameterValue { parameter, reason: reason() }) }
 }
 
 /// A message's size in bytes: the body, and name, type and value of every attribute.

@@ -150,9 +150,7 @@ impl From<CreateError> for Fault {
     fn from(error: CreateError) -> Self {
         match error {
             CreateError::Exists => Self::QueueNameExists,
-            CreateError::Name | CreateError::Fifo => {
-                Self::InvalidParameterValue { parameter: "QueueName", reason: error.to_string() }
-            }
+            CreateError::Name => Self::InvalidParameterValue { parameter: "QueueName", reason: error.to_string() },
         }
     }
 }

@@ -11,10 +11,11 @@ use super::{
     call::{Call, CalledQueue},
     content::{self, MessageAttributes},
     fault::Fault,
+    queue_arn,
     queues::Done,
     script::Trouble,
 };
-use crate::queue::memory::{Delivery, Outgoing};
+use crate::queue::memory::{Accepted, Delivery, Outgoing};
 
 /// The attributes that a receiver may ask for by name; those of them that this server does not have never come.
 const SYSTEM_ATTRIBUTES: [&str; 10] = [
@@ -45,8 +46,10 @@ pub(super) struct Send<'a> {
     message_attributes: MessageAttributes,
     #[serde(default)]
     message_system_attributes: BTreeMap<String, IgnoredAny>,
-    message_deduplication_id: Option<IgnoredAny>,
-    message_group_id: Option<IgnoredAny>,
+    #[serde(borrow)]
+    message_deduplication_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    message_group_id: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +71,8 @@ pub(super) struct Sent {
     md5_of_message_body: String,
     #[serde(rename = "MD5OfMessageAttributes", skip_serializing_if = "Option::is_none")]
     md5_of_message_attributes: Option<String>,
+    #[serde(rename = "SequenceNumber", skip_serializing_if = "Option::is_none")]
+    sequence_number: Option<String>,
 }
 
 /// One delivery to delete or to hide: a request of its own, or an entry of a batch.
@@ -97,6 +102,7 @@ pub(super) struct Receive<'a> {
     max_number_of_messages: Option<i64>,
     visibility_timeout: Option<i64>,
     wait_time_seconds: Option<i64>,
+    receive_request_attempt_id: Option<IgnoredAny>,
 }
 
 #[derive(Serialize)]
@@ -134,6 +140,14 @@ struct SystemAttributes {
     approximate_receive_count: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     approximate_first_receive_timestamp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_group_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_deduplication_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence_number: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter_queue_source_arn: Option<String>,
 }
 
 impl Entry for Send<'_> {
@@ -167,9 +181,6 @@ pub(super) fn send_batch(call: &Call<'_>, request: &Batch<Send>) -> Result<Outco
 
 fn send_one(queue: &CalledQueue<'_>, message: &Send) -> Result<Sent, Fault> {
     let Send { message_body: body, message_attributes: attributes, .. } = message;
-    if message.message_group_id.is_some() || message.message_deduplication_id.is_some() {
-        return Err(Fault::UnsupportedOperation("message groups and deduplication ids are not supported here".into()));
-    }
     if !message.message_system_attributes.is_empty() {
         return Err(Fault::UnsupportedOperation("message system attributes are not supported here".into()));
     }
@@ -180,14 +191,48 @@ fn send_one(queue: &CalledQueue<'_>, message: &Send) -> Result<Sent, Fault> {
         return Err(Fault::InvalidParameterValue { parameter: "MessageBody", reason });
     }
     let delay = seconds("DelaySeconds", message.delay_seconds, LONGEST_DELAY)?;
+    check_group(queue, message)?;
     let stored = if attributes.is_empty() { None } else { Some(Arc::from(serde_json::to_vec(attributes)?)) };
-    let key = queue.send(Outgoing { body: Arc::from(body.as_bytes()), attributes: stored, delay });
+    let body: Arc<[u8]> = Arc::from(body.as_bytes());
+    let Accepted { key, sequence } = queue.send(Outgoing {
+        body: Arc::clone(&body),
+        attributes: stored,
+        delay,
+        group: message.message_group_id.as_deref().map(Into::into),
+        deduplication_id: message.message_deduplication_id.as_deref().map(Into::into),
+    });
     Ok(Sent {
         id: None,
         message_id: key.id.to_string(),
-        md5_of_message_body: content::md5(body.as_bytes()),
+        md5_of_message_body: content::md5(&body),
         md5_of_message_attributes: content::md5_of_attributes(attributes),
+        sequence_number: sequence.map(|sequence| sequence.to_string()),
     })
+}
+
+/// MessageGroupId and MessageDeduplicationId are what a FIFO queue wants and any other forbids.
+fn check_group(queue: &CalledQueue<'_>, message: &Send) -> Result<(), Fault> {
+    let Send { message_group_id: group, message_deduplication_id: deduplication_id, .. } = message;
+    if !queue.is_fifo() {
+        return match (group, deduplication_id) {
+            (None, None) => Ok(()),
+            _ => Err(Fault::UnsupportedOperation("message groups and deduplication ids are for FIFO queues".into())),
+        };
+    }
+    let group = group.as_deref().ok_or(Fault::MissingParameter("MessageGroupId"))?;
+    content::check_fifo_id("MessageGroupId", group)?;
+    if message.delay_seconds.is_some_and(|seconds| seconds != 0) {
+        let reason = "a FIFO queue delays all its messages alike".into();
+        return Err(Fault::InvalidParameterValue { parameter: "DelaySeconds", reason });
+    }
+    match deduplication_id.as_deref() {
+        Some(id) => content::check_fifo_id("MessageDeduplicationId", id),
+        None if queue.settings().content_based_deduplication => Ok(()),
+        None => {
+            let reason = "needed, since the queue has no ContentBasedDeduplication".into();
+            Err(Fault::InvalidParameterValue { parameter: "MessageDeduplicationId", reason })
+        }
+    }
 }
 
 /// Answers empty when the server stops or the queue is deleted in the meantime.
@@ -197,6 +242,9 @@ pub(super) async fn receive(call: &Call<'_>, request: Receive<'_>) -> Result<Rec
     let max = in_range("MaxNumberOfMessages", request.max_number_of_messages, 1..=10)?.unwrap_or(1);
     let wait = seconds("WaitTimeSeconds", request.wait_time_seconds, LONGEST_WAIT)?.unwrap_or(settings.receive_wait);
     let visibility = seconds("VisibilityTimeout", request.visibility_timeout, LONGEST_VISIBILITY)?;
+    if request.receive_request_attempt_id.is_some() {
+        return Err(Fault::UnsupportedOperation("a receive is not repeated by its attempt id here".into()));
+    }
     let mut wanted = request.attribute_names;
     wanted.extend(request.message_system_attribute_names);
     if let Some(unknown) = wanted.iter().find(|name| !SYSTEM_ATTRIBUTES.contains(&name.as_str())) {
@@ -241,12 +289,19 @@ fn message(delivery: Delivery, wanted: &[String], wanted_attributes: &[String]) 
 
 fn system_attributes(delivery: &Delivery, wanted: &[String]) -> Option<SystemAttributes> {
     let is_wanted = |name: &str| wanted.iter().any(|wanted| wanted == name || wanted == "All");
+    let (order, source) = (delivery.order.as_ref(), delivery.source.as_deref());
     (!wanted.is_empty()).then(|| SystemAttributes {
         sender_id: is_wanted("SenderId").then_some(ACCOUNT),
         sent_timestamp: is_wanted("SentTimestamp").then(|| delivery.sent_at.to_string()),
         approximate_receive_count: is_wanted("ApproximateReceiveCount").then(|| delivery.count.to_string()),
         approximate_first_receive_timestamp: is_wanted("ApproximateFirstReceiveTimestamp")
             .then(|| delivery.first_received_at.to_string()),
+        message_group_id: order.filter(|_| is_wanted("MessageGroupId")).map(|it| it.group.to_string()),
+        message_deduplication_id: order
+            .filter(|_| is_wanted("MessageDeduplicationId"))
+            .map(|it| it.deduplication_id.to_string()),
+        sequence_number: order.filter(|_| is_wanted("SequenceNumber")).map(|it| it.sequence.to_string()),
+        dead_letter_queue_source_arn: source.filter(|_| is_wanted("DeadLetterQueueSourceArn")).map(queue_arn),
     })
 }
 

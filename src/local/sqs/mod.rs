@@ -1,8 +1,8 @@
 //! An SQS-compatible server on the queues in memory, for the demo, the tests and a first try: the AWS JSON 1.0
-//! protocol of Amazon SQS, standard queues, its limits and its error codes.
+//! protocol of Amazon SQS, standard and FIFO queues, its limits and its error codes.
 //!
 //! It verifies no signature and knows one account, one region and plain http: it is no place for data that matters.
-//! It has no FIFO queues, tags, policies or encryption, and refuses them instead of ignoring them.
+//! It has no high-throughput FIFO, fair queues, tags, policies or encryption, and refuses them instead of ignoring them.
 //! The way of a request: `protocol` (HTTP and JSON) -> `queues` or `messages` (one function per operation) ->
 //! [`MemoryQueues`]. For tests of its clients a [`Script`] can have anything go wrong, and a [`History`] be written.
 

@@ -113,6 +113,7 @@ pub(super) fn create(service: &Service, host: &str, request: &Create) -> Result<
     if !request.tags.is_empty() {
         return Err(Fault::UnsupportedOperation("tags are not supported here".into()));
     }
+    attributes::check_kind(name, &request.attributes)?;
     let mut settings = service.queues.get(name).map_or_else(Settings::default, |queue| queue.settings());
     attributes::apply(&mut settings, &request.attributes, name, &service.queues)?;
     service.queues.create(name, settings)?;

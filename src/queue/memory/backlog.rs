@@ -1,8 +1,9 @@
 //! The messages of one queue and when each may be seen: a state machine without clock, lock or task. Times are
 //! milliseconds since 1970-01-01 UTC and always come from the caller.
 //!
-//! Three ordered indexes, each entry in exactly one of `ready` and `hidden`: every step is O(log n), nothing goes stale,
-//! and the oldest message is always first, which makes expiry a look at the front.
+//! Ordered indexes: an entry is in `hidden` or it is visible, and what is visible is in `ready` unless its group keeps it
+//! waiting. Every step is O(log n), nothing goes stale, and the oldest message is always first, which makes expiry a look
+//! at the front.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,9 +14,10 @@ use uuid::Uuid;
 
 use super::{
     event::Removal,
+    fifo::{self, Groups, Ordered, Recent},
     receipt::{Handle, ReceiptError},
 };
-use crate::queue::Depth;
+use crate::queue::{Depth, Key};
 
 /// How many messages may be in flight (AWS, "Amazon SQS standard queue quotas"). Beyond it a poll comes back empty.
 const IN_FLIGHT_LIMIT: usize = 120_000;
@@ -37,11 +39,15 @@ pub struct Outgoing {
     pub attributes: Option<Arc<[u8]>>,
     /// How long it stays hidden at first; the queue's own delay where there is none.
     pub delay: Option<std::time::Duration>,
+    /// On a FIFO queue, MessageGroupId; the group without a name where there is none.
+    pub group: Option<Arc<str>>,
+    /// On a FIFO queue, MessageDeduplicationId; by its content, or else unlike any other, where there is none.
+    pub deduplication_id: Option<Arc<str>>,
 }
 
 impl<B: Into<Arc<[u8]>>> From<B> for Outgoing {
     fn from(body: B) -> Self {
-        Self { body: body.into(), attributes: None, delay: None }
+        Self { body: body.into(), attributes: None, delay: None, group: None, deduplication_id: None }
     }
 }
 
@@ -49,9 +55,9 @@ impl<B: Into<Arc<[u8]>>> From<B> for Outgoing {
 pub struct Delivery {
     /// The same in every delivery, also after a move to a dead-letter queue.
     pub id: Uuid,
-    /// When it was sent, in milliseconds since 1970-01-01 UTC; survives a move too.
+    /// When it was sent, in milliseconds since 1970-01-01 UTC; survives a move too, but not between FIFO queues.
     pub sent_at: i64,
-    /// When it was first received, likewise.
+    /// When it was first received, likewise; survives any move.
     pub first_received_at: i64,
     /// How often it has been received, this time included. A move to a dead-letter queue does not reset it.
     pub count: u32,
@@ -59,6 +65,10 @@ pub struct Delivery {
     pub body: Arc<[u8]>,
     /// The message attributes as they were sent.
     pub attributes: Option<Arc<[u8]>>,
+    /// Its place in its group, on a FIFO queue.
+    pub order: Option<Ordered>,
+    /// The queue that it was moved from, on a dead-letter queue.
+    pub source: Option<Arc<str>>,
     /// This delivery's handle.
     pub receipt: String,
 }
@@ -68,21 +78,54 @@ pub(super) struct Entry {
     id: Uuid,
     body: Arc<[u8]>,
     attributes: Option<Arc<[u8]>>,
+    order: Option<Ordered>,
+    source: Option<Arc<str>>,
     count: u32,
     first_received_at: i64,
     received_at: i64,
-    /// When it can be seen again; in the past for one that is ready.
+    /// When it can be seen again; in the past for one that is visible.
     visible_at: i64,
 }
 
 impl Entry {
+    /// A message of a standard queue.
     pub(super) fn new(message: Outgoing, visible_at: i64) -> Self {
-        let Outgoing { body, attributes, delay: _ } = message;
-        Self { id: random_id(), body, attributes, count: 0, first_received_at: 0, received_at: 0, visible_at }
+        let Outgoing { body, attributes, .. } = message;
+        Self {
+            id: random_id(),
+            body,
+            attributes,
+            order: None,
+            source: None,
+            count: 0,
+            first_received_at: 0,
+            received_at: 0,
+            visible_at,
+        }
+    }
+
+    /// Puts it into a group; without a deduplication id it is like no other message.
+    pub(super) fn in_group(mut self, group: Arc<str>, deduplication_id: Option<Arc<str>>) -> Self {
+        let deduplication_id = deduplication_id.unwrap_or_else(|| self.id.to_string().into());
+        self.order = Some(Ordered { group, deduplication_id, sequence: 0 });
+        self
+    }
+
+    /// The same on its dead-letter queue. A FIFO queue gives it a new deduplication id there: the message's own.
+    pub(super) fn moved_from(mut self, source: &str) -> Self {
+        self.source = Some(source.into());
+        if let Some(order) = &mut self.order {
+            order.deduplication_id = self.id.to_string().into();
+        }
+        self
     }
 
     pub(super) fn id(&self) -> Uuid {
         self.id
+    }
+
+    fn group(&self) -> Option<Arc<str>> {
+        self.order.as_ref().map(|order| Arc::clone(&order.group))
     }
 
     fn delivery(&self, place: Place, receipt: String) -> Delivery {
@@ -93,6 +136,8 @@ impl Entry {
             count: self.count,
             body: Arc::clone(&self.body),
             attributes: self.attributes.clone(),
+            order: self.order.clone(),
+            source: self.source.clone(),
             receipt,
         }
     }
@@ -122,50 +167,62 @@ pub(super) struct Taken {
 #[derive(Default)]
 pub(super) struct Backlog {
     entries: BTreeMap<Place, Entry>,
+    /// What a receive may begin with: all that is visible, of a group the first if none of it is in flight.
     ready: BTreeSet<Place>,
     hidden: BTreeSet<(i64, Place)>,
     /// Deleted, and yet to come again.
     ghosts: BTreeMap<(i64, Place), Entry>,
+    groups: Groups,
+    recent: Recent,
     /// How many of `hidden` were never received.
     delayed: usize,
     arrivals: u64,
 }
 
 impl Backlog {
-    /// Adds a message; it is ready if its time has come.
-    pub(super) fn put(&mut self, sent_at: i64, now: i64, entry: Entry) {
+    /// Adds a message; it is visible if its time has come. Answers its sequence number, if it is in a group.
+    pub(super) fn put(&mut self, sent_at: i64, now: i64, mut entry: Entry) -> Option<u64> {
         let place = Place { sent_at, arrival: self.arrivals };
         self.arrivals += 1;
-        if entry.visible_at <= now {
-            self.ready.insert(place);
-        } else {
-            self.delayed += usize::from(entry.count == 0);
-            self.hidden.insert((entry.visible_at, place));
-        }
-        self.entries.insert(place, entry);
+        let sequence = entry.order.as_mut().map(|order| {
+            order.sequence = fifo::sequence(place.arrival);
+            let key = Key { sent_at, id: entry.id };
+            self.recent.keep(Arc::clone(&order.deduplication_id), key, order.sequence);
+            order.sequence
+        });
+        self.insert(place, now, entry);
+        sequence
     }
 
-    /// Takes the oldest ready messages. `issue` makes a delivery's handle.
+    /// The message that was sent with this deduplication id within the last five minutes, with its sequence number.
+    pub(super) fn recent(&mut self, deduplication_id: &str, now: i64) -> Option<(Key, u64)> {
+        self.recent.find(deduplication_id, now)
+    }
+
+    /// Takes the oldest ready messages, and with each what may follow it in its group. `issue` makes a delivery's handle.
     pub(super) fn take(&mut self, taking: &Taking, issue: impl Fn(Handle) -> String) -> Taken {
         let mut taken = Taken::default();
         let max = taking.max.min(IN_FLIGHT_LIMIT.saturating_sub(self.hidden.len() - self.delayed));
+        let mut next = None;
         while taken.deliveries.len() < max {
-            let Some(place) = self.ready.pop_first() else { break };
+            let Some(place) = next.take().or_else(|| self.ready.pop_first()) else { break };
+            let follower = self.follower(place);
             let Some(entry) = self.entries.get_mut(&place) else { continue };
             if taking.max_receive_count.is_some_and(|most| entry.count >= most) {
-                let dead = self.entries.remove(&place);
+                let dead = self.remove(place);
                 taken.dead.extend(dead.map(|entry| (place.sent_at, entry)));
-                continue;
+            } else {
+                entry.count += 1;
+                entry.received_at = taking.now;
+                if entry.count == 1 {
+                    entry.first_received_at = taking.now;
+                }
+                let handle = Handle { place, count: entry.count, id: entry.id };
+                taken.deliveries.push(entry.delivery(place, issue(handle)));
+                self.conceal(place, taking.hidden_until);
             }
-            entry.count += 1;
-            entry.received_at = taking.now;
-            if entry.count == 1 {
-                entry.first_received_at = taking.now;
-            }
-            entry.visible_at = taking.hidden_until;
-            self.hidden.insert((taking.hidden_until, place));
-            let handle = Handle { place, count: entry.count, id: entry.id };
-            taken.deliveries.push(entry.delivery(place, issue(handle)));
+            // Of a group that nothing is in flight of, the next one is ready by itself.
+            next = follower.filter(|follower| !self.ready.contains(follower));
         }
         taken
     }
@@ -173,15 +230,12 @@ impl Backlog {
     /// Makes the newest delivery's message visible at `visible_at`. A message whose time is over but which nobody else
     /// has received yet is hidden again, as on Amazon SQS.
     pub(super) fn hide(&mut self, place: Place, count: u32, visible_at: i64) -> Result<(), ReceiptError> {
-        let entry = self.entries.get_mut(&place).filter(|entry| entry.count == count).ok_or(ReceiptError::Gone)?;
+        let entry = self.entries.get(&place).filter(|entry| entry.count == count).ok_or(ReceiptError::Gone)?;
         if visible_at > entry.received_at + LONGEST_HIDDEN {
             return Err(ReceiptError::TooLong);
         }
-        if !self.ready.remove(&place) {
-            self.hidden.remove(&(entry.visible_at, place));
-        }
-        entry.visible_at = visible_at;
-        self.hidden.insert((visible_at, place));
+        self.reveal(place);
+        self.conceal(place, visible_at);
         Ok(())
     }
 
@@ -196,35 +250,30 @@ impl Backlog {
 
     /// Deletes the message if this is its newest delivery, hidden or not. With `again_at` it comes again then.
     pub(super) fn delete(&mut self, place: Place, count: u32, again_at: Option<i64>) {
-        if self.removal(place, count) == Removal::Deleted
-            && let Some(entry) = self.entries.remove(&place)
-        {
-            self.forget(place, &entry);
-            self.ghosts.extend(again_at.map(|at| ((at, place), entry)));
+        if self.removal(place, count) == Removal::Deleted {
+            let entry = self.remove(place);
+            self.ghosts.extend(again_at.zip(entry).map(|(at, entry)| ((at, place), entry)));
         }
     }
 
-    /// Lets time pass: what was sent before `oldest` is dropped, what is due at `now` becomes ready.
+    /// Lets time pass: what was sent before `oldest` is dropped, what is due at `now` becomes visible.
     pub(super) fn advance(&mut self, now: i64, oldest: i64) {
         while let Some(first) = self.ghosts.first_entry().filter(|first| first.key().0 <= now) {
             let ((due, place), entry) = first.remove_entry();
-            self.entries.insert(place, Entry { visible_at: due, ..entry });
-            self.ready.insert(place);
+            self.insert(place, now, Entry { visible_at: due, ..entry });
         }
-        while let Some(first) = self.entries.first_entry().filter(|first| first.key().sent_at < oldest) {
-            let (place, entry) = first.remove_entry();
-            self.forget(place, &entry);
+        while let Some(place) = self.entries.keys().next().copied().filter(|place| place.sent_at < oldest) {
+            self.remove(place);
         }
-        while let Some(&(due, place)) = self.hidden.first().filter(|(due, _)| *due <= now) {
-            self.hidden.remove(&(due, place));
-            self.delayed -= usize::from(self.is_new(place));
-            self.ready.insert(place);
+        while let Some(&(_, place)) = self.hidden.first().filter(|(due, _)| *due <= now) {
+            self.reveal(place);
         }
     }
 
-    /// Deletes everything.
+    /// Deletes everything. What was sent within the last five minutes is still known.
     pub(super) fn clear(&mut self) {
-        *self = Self { arrivals: self.arrivals, ..Self::default() };
+        let recent = std::mem::take(&mut self.recent);
+        *self = Self { arrivals: self.arrivals, recent, ..Self::default() };
     }
 
     /// Whether a receive would find something.
@@ -240,7 +289,7 @@ impl Backlog {
 
     pub(super) fn depth(&self) -> Depth {
         Depth {
-            visible: self.ready.len() as u64,
+            visible: (self.entries.len() - self.hidden.len()) as u64,
             in_flight: (self.hidden.len() - self.delayed) as u64,
             delayed: self.delayed as u64,
         }
@@ -251,15 +300,82 @@ impl Backlog {
         self.hidden.len() - self.delayed >= IN_FLIGHT_LIMIT
     }
 
-    fn is_new(&self, place: Place) -> bool {
-        self.entries.get(&place).is_some_and(|entry| entry.count == 0)
+    fn insert(&mut self, place: Place, now: i64, entry: Entry) {
+        let visible_at = entry.visible_at;
+        if let Some(group) = entry.group() {
+            self.groups.add(&group, place);
+        }
+        self.entries.insert(place, entry);
+        if visible_at <= now {
+            self.offer(place);
+        } else {
+            self.conceal(place, visible_at);
+        }
     }
 
-    /// Takes a removed entry out of the index that holds it.
-    fn forget(&mut self, place: Place, entry: &Entry) {
-        if !self.ready.remove(&place) {
-            self.hidden.remove(&(entry.visible_at, place));
-            self.delayed -= usize::from(entry.count == 0);
+    fn remove(&mut self, place: Place) -> Option<Entry> {
+        self.reveal(place);
+        self.ready.remove(&place);
+        let entry = self.entries.remove(&place)?;
+        if let Some(group) = entry.group() {
+            self.groups.remove(&group, place);
+            self.offer_first(&group);
         }
+        Some(entry)
+    }
+
+    /// Hides what is visible.
+    fn conceal(&mut self, place: Place, visible_at: i64) {
+        let Some(entry) = self.entries.get_mut(&place) else { return };
+        entry.visible_at = visible_at;
+        let (is_new, group) = (entry.count == 0, entry.group());
+        self.ready.remove(&place);
+        self.hidden.insert((visible_at, place));
+        self.delayed += usize::from(is_new);
+        if let Some(group) = group {
+            self.groups.count_in_flight(&group, i64::from(!is_new));
+            self.offer_first(&group);
+        }
+    }
+
+    /// Shows what is hidden, if it is.
+    fn reveal(&mut self, place: Place) {
+        let Some(entry) = self.entries.get(&place) else { return };
+        let (is_new, group) = (entry.count == 0, entry.group());
+        if self.hidden.remove(&(entry.visible_at, place)) {
+            self.delayed -= usize::from(is_new);
+            if let Some(group) = group {
+                self.groups.count_in_flight(&group, -i64::from(!is_new));
+            }
+            self.offer(place);
+        }
+    }
+
+    /// Lets a receive find what is visible now, unless its group keeps it waiting.
+    fn offer(&mut self, place: Place) {
+        match self.entries.get(&place).and_then(Entry::group) {
+            Some(group) => self.offer_first(&group),
+            None => drop(self.ready.insert(place)),
+        }
+    }
+
+    /// Lets a receive find the first of a group, and no other.
+    fn offer_first(&mut self, group: &str) {
+        let is_visible = |place: &Place| self.is_visible(*place);
+        let first = self.groups.first(group).filter(is_visible);
+        if let Some(before) = self.groups.offer(group, first) {
+            self.ready.remove(&before);
+        }
+        self.ready.extend(first);
+    }
+
+    /// What may be delivered together with this message of a group: the next one, if it is visible.
+    fn follower(&self, place: Place) -> Option<Place> {
+        let group = self.entries.get(&place)?.order.as_ref()?;
+        self.groups.behind(&group.group, place).filter(|place| self.is_visible(*place))
+    }
+
+    fn is_visible(&self, place: Place) -> bool {
+        self.entries.get(&place).is_some_and(|entry| !self.hidden.contains(&(entry.visible_at, place)))
     }
 }

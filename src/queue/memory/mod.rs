@@ -1,12 +1,13 @@
-//! A real queue in memory, with the promises of an Amazon SQS standard queue: it hides, delays, expires, counts and
-//! redrives. The local server, the demo and the tests run on it.
+//! A real queue in memory, with the promises of an Amazon SQS standard or FIFO queue: it hides, delays, expires, counts,
+//! redrives, and where its name ends in `.fifo` keeps groups in order. The local server, the demo and the tests run on it.
 //!
 //! [`MemoryQueues`] is an account, [`MemoryQueue`] one queue of it, [`Settings`] what SQS calls a queue's attributes.
-//! It is not durable, has no FIFO queues, and knows nothing of HTTP or JSON: that is `local/sqs`.
+//! It is not durable, and knows nothing of HTTP or JSON: that is `local/sqs`.
 
 mod backlog;
 mod clock;
 mod event;
+mod fifo;
 mod queue;
 mod receipt;
 #[cfg(test)]
@@ -23,13 +24,17 @@ use thiserror::Error;
 pub use self::{
     backlog::{Delivery, Outgoing},
     event::{Event, Lapse, Removal, Watch},
-    queue::MemoryQueue,
+    fifo::Ordered,
+    queue::{Accepted, MemoryQueue},
     receipt::ReceiptError,
 };
 use self::{clock::Clock, queue::Shared};
 
-/// The longest name of a queue, in characters (AWS, "Amazon SQS standard queue quotas").
+/// The longest name of a queue, in characters (AWS, "Amazon SQS standard queue quotas"); the end of a FIFO queue's counts.
 const LONGEST_NAME: usize = 80;
+
+/// How the name of a FIFO queue ends, and no other.
+const FIFO: &str = ".fifo";
 
 /// What can be set on a queue; the defaults are the service's. Whoever takes values from outside checks their ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +51,9 @@ pub struct Settings {
     pub maximum_message_size: usize,
     /// Where messages go that were received too often (RedrivePolicy).
     pub redrive: Option<Redrive>,
+    /// On a FIFO queue: messages without a deduplication id of their own are told apart by their content
+    /// (ContentBasedDeduplication).
+    pub content_based_deduplication: bool,
 }
 
 impl Default for Settings {
@@ -57,6 +65,7 @@ impl Default for Settings {
             receive_wait: Duration::ZERO,
             maximum_message_size: 1024 * 1024,
             redrive: None,
+            content_based_deduplication: false,
         }
     }
 }
@@ -64,7 +73,7 @@ impl Default for Settings {
 /// When a message moves to a dead-letter queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redrive {
-    /// The dead-letter queue's name, in the same account. While there is no such queue, messages stay.
+    /// The dead-letter queue's name, in the same account. While there is no such queue of the same kind, messages stay.
     pub target: String,
     /// How often a message may be received; the receive after that moves it instead.
     pub max_receive_count: u32,
@@ -77,11 +86,8 @@ pub enum CreateError {
     #[error("a queue of this name exists with other attributes; delete it or ask for the attributes that it has")]
     Exists,
     /// Not a name that SQS takes.
-    #[error("a queue's name is 1 to 80 letters, digits, hyphens and underscores")]
+    #[error("a queue's name is 1 to 80 letters, digits, hyphens and underscores; a FIFO queue's ends in .fifo")]
     Name,
-    /// FIFO queues are not built.
-    #[error("FIFO queues are not supported here; choose a name that does not end in .fifo")]
-    Fifo,
 }
 
 /// An account: queues by name. A handle: all clones are the same account.
@@ -136,11 +142,15 @@ impl MemoryQueues {
     }
 }
 
+/// Whether a queue of this name is a FIFO queue.
+pub fn is_fifo(name: &str) -> bool {
+    name.ends_with(FIFO)
+}
+
 fn check_name(name: &str) -> Result<(), CreateError> {
-    if name.ends_with(".fifo") {
-        return Err(CreateError::Fifo);
-    }
-    let fits = (1..=LONGEST_NAME).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let stem = name.strip_suffix(FIFO).unwrap_or(name);
+    let fits = name.len() <= LONGEST_NAME
+        && !stem.is_empty()
+        && stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     if fits { Ok(()) } else { Err(CreateError::Name) }
 }

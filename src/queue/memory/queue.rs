@@ -21,9 +21,10 @@ use super::{
     backlog::{Backlog, Delivery, Entry, Outgoing, Taken, Taking},
     clock::{Clock, millis},
     event::{Event, Lapse, Removal, Watch},
+    fifo, is_fifo,
     receipt::{Handle, ReceiptError, Receipts},
 };
-use crate::queue::{Cause, Depth, Key, Message, Queue, QueueError, Receipt, room::Room};
+use crate::queue::{Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt, room::Room};
 
 /// How many messages one receive brings at most, as on Amazon SQS.
 const BATCH: usize = 10;
@@ -96,6 +97,15 @@ impl Shared {
     }
 }
 
+/// A message that a queue has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The message; on a FIFO queue perhaps one that was sent before with the same deduplication id.
+    pub key: Key,
+    /// Its sequence number, on a FIFO queue.
+    pub sequence: Option<u64>,
+}
+
 /// A queue in memory. A handle: all clones are the same queue, and each may have its own [`Watch`].
 #[derive(Clone)]
 pub struct MemoryQueue {
@@ -125,6 +135,11 @@ impl MemoryQueue {
         &self.shared.name
     }
 
+    /// Whether it is a FIFO queue.
+    pub fn is_fifo(&self) -> bool {
+        is_fifo(self.name())
+    }
+
     /// What is set on it.
     pub fn settings(&self) -> Settings {
         self.shared.settings()
@@ -148,14 +163,31 @@ impl MemoryQueue {
 
     /// Sends a message.
     pub fn send(&self, message: impl Into<Outgoing>) -> Key {
-        let message = message.into();
-        let delay = millis(message.delay.unwrap_or_else(|| self.shared.lock_settings().delay));
+        self.accept(message).key
+    }
+
+    /// The same, and says what a sender hears of it.
+    pub fn accept(&self, message: impl Into<Outgoing>) -> Accepted {
+        let mut message = message.into();
+        let Settings { delay, content_based_deduplication, .. } = self.settings();
+        let delay = millis(message.delay.unwrap_or(delay));
+        let group = self.is_fifo().then(|| message.group.take().unwrap_or_default());
+        let deduplication_id = match message.deduplication_id.take() {
+            None if content_based_deduplication => Some(fifo::content_id(&message.body)),
+            given => given,
+        };
         self.shared.change(|backlog, now| {
-            let entry = Entry::new(message, now + delay);
+            let known = deduplication_id.as_deref().filter(|_| group.is_some());
+            if let Some((key, sequence)) = known.and_then(|id| backlog.recent(id, now)) {
+                return Accepted { key, sequence: Some(sequence) };
+            }
+            let mut entry = Entry::new(message, now + delay);
+            if let Some(group) = group {
+                entry = entry.in_group(group, deduplication_id);
+            }
             let key = Key { sent_at: now, id: entry.id() };
             self.tell(&Event::Sent { key });
-            backlog.put(now, now, entry);
-            key
+            Accepted { key, sequence: backlog.put(now, now, entry) }
         })
     }
 
@@ -174,6 +206,7 @@ impl MemoryQueue {
             }
             let wake = due.map_or(end, |due| end.min(self.shared.clock.instant(due)));
             tokio::select! {
+                biased; // so that a test with a seed takes the same way each time
                 () = changed => {}
                 () = sleep_until(wake) => {}
             }
@@ -198,7 +231,9 @@ impl MemoryQueue {
             // Two locks, one after the other: two queues that redrive into each other cannot block each other.
             target.shared.change(|backlog, now| {
                 for (sent_at, entry) in dead {
-                    backlog.put(sent_at, now, entry);
+                    // A standard queue's message stays as old as it is; on a FIFO queue its life begins again.
+                    let sent_at = if target.is_fifo() { now } else { sent_at };
+                    backlog.put(sent_at, now, entry.moved_from(self.name()));
                 }
             });
         }
@@ -217,7 +252,8 @@ impl MemoryQueue {
     /// The dead-letter queue, if it exists, and the receive count that is still allowed.
     fn redrive(&self) -> Option<(MemoryQueue, u32)> {
         let Redrive { target, max_receive_count } = self.shared.lock_settings().redrive.clone()?;
-        Some((self.account.get(&target)?, max_receive_count))
+        let target = self.account.get(&target).filter(|target| target.is_fifo() == self.is_fifo())?;
+        Some((target, max_receive_count))
     }
 
     /// Hides a message for `visibility` from now, or gives it back at once with zero. Only the handle of its newest
@@ -326,7 +362,8 @@ impl Queue for MemoryQueue {
 impl From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
         let key = Key { sent_at: delivery.sent_at, id: delivery.id };
-        Self::new(key, delivery.count, delivery.body.to_vec(), Receipt(delivery.receipt))
+        let place = delivery.order.map(|order| Place::new(&order.group, order.sequence.into()));
+        Self { place, ..Self::new(key, delivery.count, delivery.body.to_vec(), Receipt(delivery.receipt)) }
     }
 }
 

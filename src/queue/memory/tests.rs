@@ -384,8 +384,9 @@ fn a_name_is_what_the_service_takes() {
     let create = |name: &str| queues.create(name, Settings::default()).map(drop);
     assert_eq!(create("login-queue_2"), Ok(()));
     assert_eq!(create(&"n".repeat(80)), Ok(()));
-    assert_eq!(create("login.fifo"), Err(CreateError::Fifo));
-    for wrong in ["", "a.b", "a b", "ä", &"n".repeat(81)] {
+    assert_eq!(create("login-queue_2.fifo"), Ok(()));
+    for wrong in ["", ".fifo", "a.fifo.fifo", "a.b", &format!("{}.fifo", "n".repeat(76)), "a b", "ä", &"n".repeat(81)]
+    {
         assert_eq!(create(wrong), Err(CreateError::Name));
     }
 }

@@ -3,6 +3,9 @@
 //! It sends batches of ten, several at once, and says for every entry whether it was done. It does not wait, back off or
 //! repeat: whoever holds the queue does.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod send;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -17,13 +20,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
+pub use self::send::{Group, Outgoing, Sent};
 use self::wire::{BATCH, IDS, ReceivedMessage};
-use super::{Cause, Depth, Key, Message, Queue, QueueError, Receipt, room::Room};
-use crate::aws::{AwsClient, AwsError, AwsSettings, Operation, Service};
+use super::{Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt, room::Room};
+use crate::{
+    aws::{AwsClient, AwsError, AwsSettings, Operation, Service},
+    pii::Pii,
+};
 
 const SQS: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
 
@@ -56,13 +63,16 @@ pub struct SqsSettings {
 #[derive(Clone)]
 pub struct SqsQueue {
     inner: Arc<Inner>,
+    redriven_from: Option<Arc<str>>,
 }
 
 struct Inner {
     client: AwsClient,
     url: String,
     name: String,
-    corrupt: AtomicU64,
+    /// The attribute in which producers put their own id of an event.
+    event_attribute: Option<String>,
+    corrupt: Arc<AtomicU64>,
 }
 
 /// What a queue is set to.
@@ -91,15 +101,6 @@ pub struct Redrive {
     pub max_receive_count: u32,
 }
 
-/// What became of one message that was sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// The queue has it, under this MessageId.
-    Accepted(String),
-    /// The queue refused it, with this code.
-    Refused(String),
-}
-
 impl SqsQueue {
     /// Finds the queue and what is needed to talk to it; `lookup` reads the environment. A queue given by URL is not
     /// asked whether it exists; one given by name is looked up.
@@ -119,8 +120,30 @@ impl SqsQueue {
             let client = client.await.map_err(|error| refusal("connect", &error))?;
             let url = if by_url { queue } else { find(&client, &queue).await? };
             let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-            Ok(Self { inner: Arc::new(Inner { client, url, name, corrupt: AtomicU64::new(0) }) })
+            let inner = Inner { client, url, name, event_attribute: None, corrupt: Arc::default() };
+            Ok(Self { inner: Arc::new(inner), redriven_from: None })
         }
+    }
+
+    /// The same queue, whose messages come with the producer's own id of the event: the text of this message attribute.
+    pub fn with_event_attribute(&self, name: &str) -> Self {
+        let Inner { client, url, name: queue, corrupt, .. } = &*self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                client: client.clone(),
+                url: url.clone(),
+                name: queue.clone(),
+                event_attribute: Some(name.to_owned()),
+                corrupt: Arc::clone(corrupt),
+            }),
+            redriven_from: self.redriven_from.clone(),
+        }
+    }
+
+    /// The same as a dead-letter queue, whose messages are known by the ids that they had before they were moved here:
+    /// on the queue that each names as its source, or else on the queue with this name.
+    pub fn redriven_from(self, source: &str) -> Self {
+        Self { redriven_from: Some(source.into()), ..self }
     }
 
     /// The queue's URL.
@@ -131,6 +154,11 @@ impl SqsQueue {
     /// The queue's name: the last segment of its URL.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// Whether it is a FIFO queue: only their names end so.
+    pub fn is_fifo(&self) -> bool {
+        self.name().ends_with(".fifo")
     }
 
     /// The region that requests are signed for.
@@ -163,34 +191,28 @@ impl SqsQueue {
         })
     }
 
-    /// Sends at most ten messages in one request, of at most 1 MiB together; answers what became of each, in order.
-    /// An error leaves open whether they were sent: this call is never repeated by itself.
-    ///
-    /// # Errors
-    /// Any [`QueueError`].
-    pub async fn send(&self, bodies: &[&str]) -> Result<Vec<Sent>, QueueError> {
-        let entries = bodies.iter().zip(IDS).map(|(body, id)| wire::BodyEntry { id, message_body: body }).collect();
-        let request = wire::Batch { queue_url: self.url(), entries };
-        let operation = Operation { action: "SendMessageBatch", timeout: ANSWER, repeatable: false };
-        let answer: wire::BatchAnswer = read(operation.action, &self.call(operation, &request).await?)?;
-        let one = |id: &str| {
-            if let Some(done) = answer.successful.iter().find(|done| done.id == id) {
-                return Sent::Accepted(done.message_id.clone());
-            }
-            let refused = answer.failed.iter().find(|failed| failed.id == id);
-            Sent::Refused(refused.map_or_else(|| "not mentioned in the answer".to_owned(), |f| f.code.clone()))
-        };
-        Ok(IDS.iter().take(bodies.len()).map(|id| one(id)).collect())
-    }
-
     /// Looks at up to `max` (at most ten) messages without hiding them from others. Each of them counts as received once
     /// more. Waits up to `wait` for the first one.
     ///
     /// # Errors
     /// As [`Queue::receive`].
     pub async fn peek(&self, max: usize, wait: Duration) -> Result<Vec<Message>, QueueError> {
-        let request = wire::Receive::new(self.url(), wait.as_secs(), 0).at_most(max.min(BATCH));
+        let request = self.request(wait, Duration::ZERO).at_most(max.min(BATCH));
         self.poll(poll(wait), request, &Room::new(u64::MAX)).await
+    }
+
+    /// What a poll asks for.
+    fn request(&self, wait: Duration, visibility: Duration) -> wire::Receive<'_> {
+        let mut request = wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility));
+        if self.redriven_from.is_some() {
+            request = request.redriven();
+        } else if self.is_fifo() {
+            request = request.with_places();
+        }
+        match &self.inner.event_attribute {
+            Some(name) => request.with_attribute(name),
+            None => request,
+        }
     }
 
     async fn poll(
@@ -221,38 +243,37 @@ impl SqsQueue {
         call(&self.inner.client, operation, request).await
     }
 
-    /// One batch request for each ten receipts. A request that fails while others succeed counts as ten entries that
-    /// were not done, unless it was denied: then all would be.
+    /// One batch request for each ten receipts; answers the positions that were not done. A request that fails while
+    /// others succeed leaves its ten undone. One that is denied ends the call, for all would be; one that is throttled
+    /// is the last that is begun.
     async fn in_tens(
         &self,
         operation: Operation,
         receipts: &[Receipt],
         visibility: Option<u64>,
     ) -> Result<Vec<usize>, QueueError> {
-        let requests: Vec<_> = receipts
-            .chunks(BATCH)
-            .enumerate()
-            .map(|(index, ten)| async move { (index * BATCH, ten.len(), self.ten(operation, ten, visibility).await) })
-            .collect();
-        let mut answers = stream::iter(requests).buffer_unordered(AT_ONCE);
-        let (mut undone, mut failure, mut answered) = (Vec::new(), None, false);
-        while let Some((start, entries, answer)) = answers.next().await {
+        let (mut undone, mut failure, mut throttled) = (vec![true; receipts.len()], None, false);
+        let (mut tens, mut answers) = (receipts.chunks(BATCH).enumerate(), FuturesUnordered::new());
+        loop {
+            while answers.len() < AT_ONCE
+                && !throttled
+                && let Some((index, ten)) = tens.next()
+            {
+                answers.push(async move { (index * BATCH, ten.len(), self.ten(operation, ten, visibility).await) });
+            }
+            let Some((start, entries, answer)) = answers.next().await else { break };
             match answer {
-                Ok(answer) => {
-                    answered = true;
-                    undone.extend(answer.undone(entries).map(|position| start + position));
-                }
+                Ok(answer) => answer.done(entries).for_each(|position| undone[start + position] = false),
                 Err(denied @ QueueError::Denied { .. }) => return Err(denied),
                 Err(error) => {
-                    undone.extend(start..start + entries);
+                    throttled |= matches!(error, QueueError::Unavailable { cause: Cause::Throttled, .. });
                     failure = Some(error);
                 }
             }
         }
-        undone.sort_unstable();
         match failure {
-            Some(error) if !answered => Err(error),
-            _ => Ok(undone),
+            Some(error) if undone.iter().all(|undone| *undone) => Err(error),
+            _ => Ok((0..receipts.len()).filter(|position| undone[*position]).collect()),
         }
     }
 
@@ -276,7 +297,8 @@ impl SqsQueue {
 
     /// A delivery, or nothing where there is nothing to know it by or its body is damaged.
     fn message(&self, from: ReceivedMessage) -> Option<Message> {
-        let ReceivedMessage { message_id, receipt_handle, body, md5_of_body, attributes } = from;
+        let event_id = self.inner.event_attribute.as_ref().and_then(|name| from.text_attribute(name));
+        let ReceivedMessage { message_id, receipt_handle, body, md5_of_body, attributes, .. } = from;
         let intact = md5_of_body.is_none_or(|md5| is_md5_of(&md5, &body));
         if message_id.is_empty() || receipt_handle.is_empty() {
             tracing::warn!(queue = self.name(), "a received message has no id or no receipt handle and is left out");
@@ -287,17 +309,26 @@ impl SqsQueue {
             tracing::warn!(%message_id, "a received body does not fit its MD5 and is left out; it will come again");
             return None;
         }
-        let key = Key::new(self.name(), &message_id, attributes.sent_timestamp.unwrap_or(0));
+        let source = attributes.dead_letter_queue_source_arn.as_deref().and_then(|arn| arn.rsplit(':').next());
+        let home = match &self.redriven_from {
+            Some(named) => source.unwrap_or(named),
+            None => self.name(),
+        };
+        let key = Key::new(home, &message_id, attributes.sent_timestamp.unwrap_or(0));
         let attempt = attributes.approximate_receive_count.unwrap_or(1);
-        Some(Message::new(key, attempt, body, Receipt(receipt_handle)))
+        let place = attributes.message_group_id.zip(attributes.sequence_number);
+        Some(Message {
+            place: place.map(|(group, sequence)| Place::new(&group, sequence)),
+            event_id: event_id.map(Pii::new),
+            ..Message::new(key, attempt, body, Receipt(receipt_handle))
+        })
     }
 }
 
 impl Queue for SqsQueue {
     async fn receive(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
         let wait = wait.min(LONGEST_POLL);
-        let operation = poll(wait);
-        self.poll(operation, wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility)), room).await
+        self.poll(poll(wait), self.request(wait, visibility), room).await
     }
 
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {

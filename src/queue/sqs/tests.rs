@@ -54,6 +54,80 @@ async fn a_delivery_is_read_whole() {
 }
 
 #[tokio::test]
+async fn a_fifo_queue_says_each_messages_place() {
+    let message = |attributes: &str| {
+        format!(r#"{{"MessageId":"{ID}","ReceiptHandle":"h","Body":"x","Attributes":{{{attributes}}}}}"#)
+    };
+    let placed = message(r#""MessageGroupId":"alice","SequenceNumber":"18849496460467696128""#);
+    let odd = message(r#""MessageGroupId":"alice""#);
+    let stub = Stub::start([Step::ok(&format!(r#"{{"Messages":[{placed},{odd}]}}"#))]).await;
+    let settings = SqsSettings { queue: format!("{}/0/login-queue.fifo", stub.url), ..SqsSettings::default() };
+    let queue = SqsQueue::connect(settings, &environment).await.unwrap();
+    let got = receive(&queue).await.unwrap();
+    let places: Vec<_> = got.iter().map(|message| message.place).collect();
+    assert_eq!(places, [Some(Place::new("alice", 18_849_496_460_467_696_128)), None]);
+    let request: serde_json::Value = serde_json::from_str(&stub.seen()[0].body).unwrap();
+    let names = serde_json::json!(["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId", "SequenceNumber"]);
+    assert_eq!(request["MessageSystemAttributeNames"], names);
+}
+
+#[tokio::test]
+async fn the_producers_own_id_is_text_or_there_is_none() {
+    let cases = [
+        (r#"{"id":{"DataType":"String","StringValue":"e-1"}}"#, Some("e-1")),
+        (
+            r#"{"id":{"DataType":"String.uuid","StringValue":"\u00e9"},"other":{"DataType":"Binary","BinaryValue":"AA=="}}"#,
+            Some("é"),
+        ),
+        (r#"{"id":{"DataType":"Number","StringValue":"17"}}"#, Some("17")),
+        (r#"{"id":{"DataType":"Binary","BinaryValue":"AA=="}}"#, None),
+        (r#"{"id":{"DataType":"Binary","StringValue":"e-1"}}"#, None),
+        (r#"{"id":{"DataType":"String","StringValue":""}}"#, None),
+        (r#"{"id":{"DataType":"String","StringValue":7}}"#, None),
+        (r#"{"id":{"DataType":"String","StringValue":"\ud801"}}"#, None),
+        (r#"{"ID":{"DataType":"String","StringValue":"e-1"}}"#, None),
+        (r#"[7]"#, None),
+        ("null", None),
+    ];
+    let messages: Vec<String> = cases
+        .iter()
+        .map(|(attributes, _)| {
+            format!(r#"{{"MessageId":"{ID}","ReceiptHandle":"h","Body":"x","MessageAttributes":{attributes}}}"#)
+        })
+        .collect();
+    // The second time with a neighbour for whose sake all are read one by one.
+    let whole = format!(r#"{{"Messages":[{}]}}"#, messages.join(","));
+    let odd = whole.replace(r"\ud801", "").replacen('[', r#"[{"Body":7},"#, 1);
+    let (stub, queue) = with([Step::ok(&whole), Step::ok(&odd), Step::ok(&whole)]).await;
+    let with_id = queue.with_event_attribute("id");
+    for _ in 0..2 {
+        let got = receive(&with_id).await.unwrap();
+        let found: Vec<Option<String>> = got.into_iter().map(|it| it.event_id.map(|id| id.expose().clone())).collect();
+        assert_eq!(found, cases.map(|(_, id)| id.map(str::to_owned)));
+    }
+    assert!(receive(&queue).await.unwrap().iter().all(|message| message.event_id.is_none()));
+    let request = |at: usize| serde_json::from_str::<serde_json::Value>(&stub.seen()[at].body).unwrap();
+    assert_eq!(request(0)["MessageAttributeNames"], serde_json::json!(["id"]));
+    assert_eq!(request(2).get("MessageAttributeNames"), None);
+}
+
+#[tokio::test]
+async fn a_message_on_a_dead_letter_queue_has_the_key_that_it_had_before_it_was_moved() {
+    let answer = r#"{"Messages":[
+        {"MessageId":"odd-1","ReceiptHandle":"1","Attributes":{"SentTimestamp":"7",
+            "DeadLetterQueueSourceArn":"arn:aws:sqs:eu-west-1:000000000000:orders"}},
+        {"MessageId":"odd-1","ReceiptHandle":"2","Attributes":{"SentTimestamp":"7"}}]}"#;
+    let (stub, queue) = with([Step::ok(answer), Step::ok(answer)]).await;
+    let keys =
+        async |queue: &SqsQueue| receive(queue).await.unwrap().iter().map(|message| message.key).collect::<Vec<_>>();
+    let key = |queue| Key::new(queue, "odd-1", 7);
+    assert_eq!(keys(&queue).await, [key("login-queue"); 2]);
+    assert_eq!(keys(&queue.clone().redriven_from("payments")).await, [key("orders"), key("payments")]);
+    let asked = stub.seen().iter().map(|seen| seen.body.contains("DeadLetterQueueSourceArn")).collect::<Vec<_>>();
+    assert_eq!(asked, [false, true]);
+}
+
+#[tokio::test]
 async fn a_peek_hides_nothing_and_asks_for_no_more_than_it_shows() {
     let (stub, queue) = with([Step::ok("{}")]).await;
     assert!(queue.peek(3, Duration::from_secs(1)).await.unwrap().is_empty());
@@ -154,6 +228,18 @@ async fn a_request_that_fails_is_ten_entries_undone() {
 }
 
 #[tokio::test]
+async fn a_service_that_asks_for_fewer_requests_gets_no_more_of_them() {
+    let throttled = || Step::error(400, "RequestThrottled", "");
+    let (stub, queue) = with([done(0..10)].into_iter().chain((0..AT_ONCE).map(|_| throttled()))).await;
+    let undone = queue.delete(&receipts(400)).await.unwrap();
+    assert_eq!((undone.len(), stub.seen().len()), (390, 1 + AT_ONCE));
+
+    let (_stub, queue) = with([throttled()]).await;
+    let error = queue.delete(&receipts(1)).await.unwrap_err();
+    assert!(matches!(error, QueueError::Unavailable { cause: Cause::Throttled, .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_queue_that_is_not_there_yet_is_waited_for() {
     let (_stub, queue) = with([Step::error(400, "QueueDoesNotExist", "no")]).await;
     let error = queue.depth().await.unwrap_err();
@@ -191,9 +277,18 @@ async fn sending_says_what_became_of_each() {
     let answer =
         r#"{"Successful":[{"Id":"1","MessageId":"m1"}],"Failed":[{"Id":"0","Code":"InvalidMessageContents"}]}"#;
     let (stub, queue) = with([Step::ok(answer)]).await;
-    let sent = queue.send(&["\u{1}", "{\"a\":1}"]).await.unwrap();
+    let sent = queue.send(&["\u{1}".into(), "{\"a\":1}".into()]).await.unwrap();
     assert_eq!(sent, [Sent::Refused("InvalidMessageContents".to_owned()), Sent::Accepted("m1".to_owned())]);
     assert!(stub.seen()[0].body.contains(r#"{"Id":"1","MessageBody":"{\"a\":1}"}"#), "{}", stub.seen()[0].body);
+}
+
+#[tokio::test]
+async fn a_group_goes_with_every_message() {
+    let (stub, queue) = with([done(0..1)]).await;
+    let group = Some(Group { id: "g", deduplication_id: "d" });
+    queue.send(&[Outgoing { body: "x", group }]).await.unwrap();
+    let entry = r#"{"Id":"0","MessageBody":"x","MessageGroupId":"g","MessageDeduplicationId":"d"}"#;
+    assert!(stub.seen()[0].body.contains(entry), "{}", stub.seen()[0].body);
 }
 
 #[tokio::test]
@@ -220,4 +315,17 @@ async fn without_keys_a_local_endpoint_gets_dummies() {
     assert!(start.elapsed() < Duration::from_secs(5), "no metadata service is waited for");
     let authorization = stub.seen()[0].header("authorization").to_owned();
     assert!(authorization.contains("Credential=test/"), "{authorization}");
+}
+
+/// The door of the fuzz target stands open in this build, too.
+#[test]
+fn an_answer_may_be_anything() {
+    let messages = format!(r#"{{"Messages":[{{"MessageId":"{ID}","ReceiptHandle":"h","Body":"\ud800"}},7,null]}}"#);
+    let bodies =
+        ["", "{}", "null", "[", "\u{0}", r#"{"Failed":[{"Id":"0"}],"Successful":[{"Id":"0"},{"Id":"0"}]}"#, &messages];
+    for status in [0, 100, 200, 400, 403, 429, 500, 599, 1000, u16::MAX] {
+        for error_type in ["", "OverLimit", "a.b#c;d:e", "Sun, 06 Nov 1994 08:49:37 GMT", "\n", "é"] {
+            bodies.iter().for_each(|body| fuzz::read_answer(status, error_type, body.as_bytes()));
+        }
+    }
 }

@@ -4,9 +4,10 @@
 //! odd message cannot hide its neighbours. The operations and their fields:
 //! <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_Operations.html>.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, collections::HashMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
+use serde_json::value::RawValue;
 
 /// Entries of a batch at most, and messages of a receive.
 pub(super) const BATCH: usize = 10;
@@ -14,8 +15,14 @@ pub(super) const BATCH: usize = 10;
 /// The ids of a batch's entries: their positions.
 pub(super) const IDS: [&str; BATCH] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// The system attributes that a message needs to be known by.
-const MESSAGE_ATTRIBUTES: &[&str] = &["SentTimestamp", "ApproximateReceiveCount"];
+/// The system attributes that a message needs to be known by, and those that say its place on a FIFO queue. Only what is
+/// needed is asked for: each would come with every message.
+const KEY_ATTRIBUTES: &[&str] = &["SentTimestamp", "ApproximateReceiveCount"];
+const PLACE_ATTRIBUTES: &[&str] = &["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId", "SequenceNumber"];
+
+/// All of those, of a message on a dead-letter queue. Asked for there only: a stand-in may not know the last one.
+const REDRIVEN_ATTRIBUTES: &[&str] =
+    &["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId", "SequenceNumber", "DeadLetterQueueSourceArn"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -27,19 +34,37 @@ pub(super) struct Receive<'a> {
     message_system_attribute_names: &'static [&'static str],
     /// The older name for the same; servers know the one or the other, AWS both.
     attribute_names: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_attribute_names: Option<[&'a str; 1]>,
 }
 
 impl<'a> Receive<'a> {
     pub(super) fn new(queue_url: &'a str, wait_time_seconds: u64, visibility_timeout: u64) -> Self {
-        let names = MESSAGE_ATTRIBUTES;
         Self {
             queue_url,
             max_number_of_messages: BATCH,
             wait_time_seconds,
             visibility_timeout,
-            message_system_attribute_names: names,
-            attribute_names: names,
+            message_system_attribute_names: KEY_ATTRIBUTES,
+            attribute_names: KEY_ATTRIBUTES,
+            message_attribute_names: None,
         }
+    }
+
+    /// The same with each message's place in its group.
+    pub(super) fn with_places(self) -> Self {
+        Self { message_system_attribute_names: PLACE_ATTRIBUTES, attribute_names: PLACE_ATTRIBUTES, ..self }
+    }
+
+    /// The same with this one of the producer's own attributes.
+    pub(super) fn with_attribute(self, name: &'a str) -> Self {
+        Self { message_attribute_names: Some([name]), ..self }
+    }
+
+    /// The same from a dead-letter queue.
+    pub(super) fn redriven(self) -> Self {
+        let names = REDRIVEN_ATTRIBUTES;
+        Self { message_system_attribute_names: names, attribute_names: names, ..self }
     }
 
     /// The same for fewer messages than the most that SQS gives at a time.
@@ -70,6 +95,10 @@ pub(super) struct HandleEntry<'a> {
 pub(super) struct BodyEntry<'a> {
     pub(super) id: &'static str,
     pub(super) message_body: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message_group_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message_deduplication_id: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -115,7 +144,29 @@ pub(super) struct ReceivedMessage {
     pub(super) body: Vec<u8>,
     #[serde(rename = "MD5OfBody")]
     pub(super) md5_of_body: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) attributes: Attributes,
+    /// As it came: only one attribute of it is looked at, and no oddity in it may hide the message.
+    pub(super) message_attributes: Option<Box<RawValue>>,
+}
+
+impl ReceivedMessage {
+    /// The text of one of the producer's own attributes; nothing for what is binary, empty, or no text.
+    pub(super) fn text_attribute(&self, name: &str) -> Option<String> {
+        let all: HashMap<Cow<'_, str>, TextAttribute> =
+            serde_json::from_str(self.message_attributes.as_ref()?.get()).ok()?;
+        let TextAttribute { data_type, string_value } = all.into_iter().find(|(key, _)| *key == name)?.1;
+        let kind = data_type.split('.').next().unwrap_or_default();
+        string_value.filter(|value| matches!(kind, "String" | "Number") && !value.is_empty())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TextAttribute {
+    #[serde(default)]
+    data_type: String,
+    string_value: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -125,6 +176,10 @@ pub(super) struct Attributes {
     pub(super) sent_timestamp: Option<i64>,
     #[serde(deserialize_with = "number")]
     pub(super) approximate_receive_count: Option<u32>,
+    pub(super) message_group_id: Option<String>,
+    #[serde(deserialize_with = "number")]
+    pub(super) sequence_number: Option<u128>,
+    pub(super) dead_letter_queue_source_arn: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -149,9 +204,9 @@ pub(super) struct Failed {
 }
 
 impl BatchAnswer {
-    /// The positions below `entries` that the answer does not call done: an entry that it does not mention may not be.
-    pub(super) fn undone(&self, entries: usize) -> impl Iterator<Item = usize> {
-        (0..entries).filter(|position| !self.successful.iter().any(|done| done.id == IDS[*position]))
+    /// The positions below `entries` that the answer calls done. An entry that it does not mention may not be.
+    pub(super) fn done(&self, entries: usize) -> impl Iterator<Item = usize> {
+        (0..entries).filter(|position| self.successful.iter().any(|done| done.id == IDS[*position]))
     }
 }
 
@@ -193,6 +248,11 @@ pub(super) struct RedrivePolicy {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct UrlAnswer {
     pub(super) queue_url: String,
+}
+
+/// Null, as some stand-ins write what they have not, is what is absent.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// A body: the string's bytes. Taken as bytes, since JSON can write lone surrogates, which no `String` can hold; they
