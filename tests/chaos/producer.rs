@@ -14,7 +14,7 @@ use fastrand::Rng;
 use futures_util::{StreamExt as _, stream};
 use masq::queue::{
     Queue as _,
-    sqs::{Sent, SqsQueue},
+    sqs::{Outgoing, Sent, SqsQueue},
 };
 use serde_json::json;
 use tokio::time::sleep;
@@ -70,7 +70,7 @@ pub(crate) async fn produce(
 }
 
 async fn send(queue: &SqsQueue, records: &Records, chunk: &[(u64, Body)]) {
-    let bodies: Vec<&str> = chunk.iter().map(|(_, body)| body.text.as_str()).collect();
+    let bodies: Vec<Outgoing<'_>> = chunk.iter().map(|(_, body)| body.text.as_str().into()).collect();
     // The queue's faults are for its readers: a send that fails is a defect of the campaign.
     let answers = queue.send(&bodies).await.expect("the queue takes messages");
     for ((number, _), answer) in chunk.iter().zip(answers) {
