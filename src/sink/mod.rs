@@ -9,6 +9,8 @@ pub mod dedupe;
 pub mod ledger;
 pub mod lookup;
 pub mod memory;
+#[cfg(feature = "mutants")]
+mod mutants;
 pub mod postgres;
 pub mod replay;
 mod shape;
