@@ -84,7 +84,8 @@ impl KeyColumns {
     }
 }
 
-fn keys(rows: &[Row]) -> Result<HashSet<Key>, Error> {
+/// The keys in rows that begin with `sent_at` and `message_id`.
+pub fn keys(rows: &[Row]) -> Result<HashSet<Key>, Error> {
     rows.iter().map(|row| Ok(Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? })).collect()
 }
 

@@ -7,7 +7,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::{
     db::{DbError, Session},
-    sink::ledger,
+    queue::Key,
+    sink::ledger::{self, time_of},
 };
 
 /// Letters of one transaction. More would hold locks for longer that a replay waits for; fewer leave the cost of a
@@ -29,6 +30,7 @@ pub struct Condition<'a> {
 pub struct Purge<'a> {
     condition: Condition<'a>,
     until: SystemTime,
+    after: Option<Key>,
     /// How many there were at first.
     pub letters: u64,
     /// How many of them were never replayed: with them goes what there is of their messages.
@@ -49,7 +51,7 @@ impl<'a> Purge<'a> {
         let age = condition.older_than.as_secs_f64();
         let until = session.query_typed_one("SELECT now() - make_interval(secs => $1)", &[(&age, Type::FLOAT8)]).await;
         let until: SystemTime = until.and_then(|row| row.try_get(0)).map_err(failed)?;
-        let mut purge = Self { condition, until, letters: 0, unreplayed: 0 };
+        let mut purge = Self { condition, until, after: None, letters: 0, unreplayed: 0 };
         let count = format!(
             "SELECT count(*), count(*) FILTER (WHERE resolved_at IS NULL) FROM masq.dead_letters WHERE {WHICH}"
         );
@@ -64,13 +66,14 @@ impl<'a> Purge<'a> {
     ///
     /// # Errors
     /// If they cannot be deleted.
-    pub async fn next(&self, session: &Session, claimed: &str, asked: &str) -> Result<u64, DbError> {
+    pub async fn next(&mut self, session: &Session, claimed: &str, asked: &str) -> Result<u64, DbError> {
         // One statement, which is one transaction. A ledger row that a replay has changed since it began is read again
         // by PostgreSQL before it is changed. What somebody else has under a lock is left to them.
         let purge = format!(
             "WITH doomed AS (
-                 SELECT sent_at, message_id FROM masq.dead_letters WHERE {WHICH}
-                 ORDER BY sent_at, message_id LIMIT $4 FOR UPDATE SKIP LOCKED
+                 SELECT sent_at, message_id FROM masq.dead_letters
+                 WHERE {WHICH} AND ($4::timestamptz IS NULL OR (sent_at, message_id) > ($4, $5))
+                 ORDER BY sent_at, message_id LIMIT $6 FOR UPDATE SKIP LOCKED
              ), noted AS (
                  UPDATE masq.ledger l SET outcome = CASE l.outcome WHEN {dead} THEN {purged} ELSE {row} END
                  FROM doomed d
@@ -78,28 +81,34 @@ impl<'a> Purge<'a> {
                      AND l.sent_at >= masq.ledger_oldest()
              ), gone AS (
                  DELETE FROM masq.dead_letters l USING doomed d
-                 WHERE l.sent_at = d.sent_at AND l.message_id = d.message_id RETURNING 1
+                 WHERE l.sent_at = d.sent_at AND l.message_id = d.message_id RETURNING l.sent_at, l.message_id
+             ), record AS (
+                 INSERT INTO masq.purges (claimed, condition, letters)
+                 SELECT $7, $8, count(*) FROM gone HAVING count(*) > 0
              )
-             INSERT INTO masq.purges (claimed, condition, letters)
-             SELECT $5, $6, count(*) FROM gone HAVING count(*) > 0 RETURNING letters",
+             SELECT sent_at, message_id FROM gone",
             dead = ledger::DEAD,
             purged = ledger::PURGED,
             row = ledger::ROW,
             replayed = ledger::REPLAYED,
         );
+        let (sent, id) = self.after.map(|key| (time_of(key.sent_at), key.id)).unzip();
         let [until, reason, resolved] = self.parameters();
         let parameters = [
             until,
             reason,
             resolved,
-            (&LETTERS as &(dyn ToSql + Sync), Type::INT8),
+            (&sent as &(dyn ToSql + Sync), Type::TIMESTAMPTZ),
+            (&id, Type::UUID),
+            (&LETTERS, Type::INT8),
             (&claimed, Type::TEXT),
             (&asked, Type::TEXT),
         ];
         let failed = |error| DbError::new("deleting dead letters", &error);
-        let row = session.query_typed_opt(&purge, &parameters).await.map_err(failed)?;
-        let letters: i32 = row.map_or(Ok(0), |row| row.try_get(0)).map_err(failed)?;
-        Ok(u64::from(letters.unsigned_abs()))
+        let gone = session.query_typed(&purge, &parameters).await.map_err(failed)?;
+        let gone = ledger::keys(&gone).map_err(failed)?;
+        self.after = gone.iter().max().copied().or(self.after);
+        Ok(gone.len() as u64)
     }
 
     fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 3] {

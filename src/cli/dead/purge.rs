@@ -69,7 +69,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let asked = args.asked();
     let session = connect(args.database, context).await?;
     let condition = Condition { older_than: args.older_than, reason: args.code.as_deref(), resolved: args.resolved };
-    let purge = Purge::new(&session, condition).await?;
+    let mut purge = Purge::new(&session, condition).await?;
     let Purge { letters, unreplayed, .. } = purge;
     if args.dry_run || letters == 0 {
         context.say(format_args!("{letters} dead letters would be deleted, {unreplayed} of them never replayed."));
@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         ));
         confirm(context)?;
     }
-    delete(&session, &purge, &asked, context).await?;
+    delete(&session, &mut purge, &asked, context).await?;
     session.close().await;
     Ok(Exit::Done)
 }
@@ -100,7 +100,7 @@ fn confirm(context: &Context) -> Result<(), Failure> {
     if answer.trim() == "yes" { Ok(()) } else { Err(Failure::new(Exit::Usage, "nothing was deleted")) }
 }
 
-async fn delete(session: &Session, purge: &Purge<'_>, asked: &str, context: &Context) -> Result<(), Failure> {
+async fn delete(session: &Session, purge: &mut Purge<'_>, asked: &str, context: &Context) -> Result<(), Failure> {
     let me = account::me(&lookup);
     let claimed = me.as_deref().unwrap_or("unknown");
     let stop = signals::listen()?;
