@@ -31,7 +31,6 @@ REASONS = """empty_body not_json truncated_json trailing_data too_deep too_large
     invalid_unicode nul_character number_out_of_range unknown_message_type missing_field empty_field wrong_type
     field_too_long bad_ip bad_version bad_date double_encoded envelope_unsupported envelope_invalid""".split()
 
-ENVELOPES = ["none", "sns", "eventbridge", "auto"]
 POINTERS = ["software.amazon.payloadoffloading.PayloadS3Pointer", "com.amazon.sqs.javamessaging.MessageS3Pointer"]
 
 # The message's fields in the order of the columns, with the most characters each may have.
@@ -199,23 +198,21 @@ def verdict(body, version_as="text", envelope="none"):
 def read_message(body, envelope):
     """The login in a body, out of its envelope if it is to be in one."""
     value, faults = read_json(body.decode("utf-8"), len(body))
-    kind, inside = wrapping(value)
-    if envelope == "none" or envelope == "auto" and kind is None:
+    inside = [found for kind in KINDS[envelope] for found in OPENERS[kind](value)]
+    if envelope == "none" or envelope == "auto" and not inside and not is_notice(value):
         return judge_object(value, faults, None)
-    if kind is None and not isinstance(value, dict):
-        faults.add("not_object")
-    elif kind == "notice":
-        faults.add("envelope_unsupported")
-    elif kind not in ("sns", "eventbridge") or envelope not in (kind, "auto"):
-        faults.add("envelope_invalid")
+    if not inside:
+        bare = "envelope_invalid" if isinstance(value, dict) else "not_object"
+        faults.add("envelope_unsupported" if is_notice(value) else bare)
     reject_worst(faults)
-    if kind == "sns":
-        value, faults = read_json(inside, len(inside.encode("utf-8")))
-    else:
-        value, faults = inside, set()  # judged with what is around it
-    again, _ = wrapping(value)
-    if again:
-        again = "envelope_unsupported" if again == "notice" else "envelope_invalid"
+    value = inside[0]  # of EventBridge, judged with what is around it
+    if isinstance(value, Text):
+        value, faults = read_json(value, len(value.encode("utf-8")))
+    again = None
+    if any(opener(value) for opener in OPENERS.values()):
+        again = "envelope_invalid"
+    elif is_notice(value):
+        again = "envelope_unsupported"
     elif type(value) is str and is_json(value):
         again = "double_encoded"
     return judge_object(value, faults, again)
@@ -239,22 +236,38 @@ def is_json(text):
         return False
 
 
-def wrapping(value):
-    """What a body is wrapped in and what is inside; (None, None) if in nothing that is known."""
+class Text(str):
+    """A message that comes as a text and is JSON of its own."""
+
+
+def open_sns(value):
+    """A list of the message in it, if there is one."""
+    if not isinstance(value, dict) or value.get("Type") != "Notification" or type(value.get("Message")) is not str:
+        return []
+    return [Text(value["Message"])]
+
+
+def open_eventbridge(value):
+    if not isinstance(value, dict) or "detail" not in value:
+        return []
+    return [value["detail"]] if type(value.get("detail-type")) is type(value.get("source")) is str else []
+
+
+OPENERS = {"sns": open_sns, "eventbridge": open_eventbridge}
+KINDS = {"none": [], "sns": ["sns"], "eventbridge": ["eventbridge"], "auto": ["sns", "eventbridge"]}
+
+
+def is_notice(value):
+    """Whether a service speaks of itself or of an object in S3."""
     if isinstance(value, list):
-        return ("notice" if value and value[0] in POINTERS else None), None
+        return bool(value) and value[0] in POINTERS
     if not isinstance(value, dict):
-        return None, None
-    if value.get("Type") == "Notification" and type(value.get("Message")) is str:
-        return "sns", value["Message"]
-    if value.get("Type") in ("SubscriptionConfirmation", "UnsubscribeConfirmation"):
-        return "notice", None
-    if type(value.get("detail-type")) is str and type(value.get("source")) is str and "detail" in value:
-        return "eventbridge", value["detail"]
+        return False
     records = value.get("Records")
     record = records[0] if isinstance(records, list) and records else None
     of_s3 = isinstance(record, dict) and isinstance(record.get("s3"), dict)
-    return ("notice" if of_s3 or value.get("Event") == "s3:TestEvent" else None), None
+    confirms = value.get("Type") in ("SubscriptionConfirmation", "UnsubscribeConfirmation")
+    return of_s3 or confirms or value.get("Event") == "s3:TestEvent"
 
 
 def judge_object(value, faults, again):
@@ -407,7 +420,7 @@ def check_corpus(directory):
     for stem in sorted(stems):
         cases += 1
         body = case_body(stem)
-        for envelope in ENVELOPES:
+        for envelope in KINDS:
             label = stem.with_suffix(".expected" if envelope == "none" else f".{envelope}.expected")
             if envelope != "none" and not label.exists():
                 continue
@@ -438,7 +451,7 @@ def main():
     rows.add_argument("--kid", type=int, required=True)
     rows.add_argument("--root", type=bytes.fromhex, required=True)
     rows.add_argument("--version-as", choices=["text", "integer"], required=True)
-    rows.add_argument("--envelope", choices=ENVELOPES, default="none")
+    rows.add_argument("--envelope", choices=KINDS, default="none")
     commands.add_parser("verdicts")
     given = parser.parse_args()
     if given.command == "corpus":

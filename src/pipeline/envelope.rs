@@ -20,80 +20,68 @@ use crate::{
 const POINTERS: [&str; 2] =
     ["software.amazon.payloadoffloading.PayloadS3Pointer", "com.amazon.sqs.javamessaging.MessageS3Pointer"];
 
-/// What a body looks like from outside.
-enum Shape {
-    /// Nothing that is known here.
-    Bare,
-    /// An SNS notification with this message.
-    Sns(Pii<String>),
-    /// An EventBridge event with this detail.
-    EventBridge(Pii<String>),
-    /// A service speaks of itself, or of an object in S3: there is no message in it.
-    Notice,
-}
-
 /// The message in a body that comes as `envelope` says; `None`: the body is the message.
 pub(super) fn open(document: &Document<'_>, envelope: Envelope) -> Result<Option<Pii<String>>, Reason> {
-    if envelope == Envelope::None {
-        return Ok(None);
-    }
-    let message = match (shape(document), envelope) {
-        (Shape::Bare, Envelope::Auto) => return Ok(None),
-        (Shape::Bare, _) if document.value(Document::ROOT) != Json::Object => return Err(Reason::NotObject),
-        (Shape::Sns(message), Envelope::Sns | Envelope::Auto)
-        | (Shape::EventBridge(message), Envelope::EventBridge | Envelope::Auto) => Ok(Some(message)),
-        (Shape::Notice, _) => Err(Reason::EnvelopeUnsupported),
-        _ => Err(Reason::EnvelopeInvalid),
+    let message = match envelope {
+        Envelope::None => return Ok(None),
+        Envelope::Sns => sns_message(document),
+        Envelope::EventBridge => event_detail(document),
+        Envelope::Auto => peek(document),
+    };
+    let verdict = match message {
+        Some(message) => Ok(Some(message)),
+        None if is_notice(document) => Err(Reason::EnvelopeUnsupported),
+        None if envelope == Envelope::Auto => return Ok(None),
+        None if document.value(Document::ROOT) != Json::Object => return Err(Reason::NotObject),
+        None => Err(Reason::EnvelopeInvalid),
     };
     // What is wrong with the body as a whole comes before what is wrong with it as an envelope.
-    document.fault().map_or(message, |fault| Err(fault.into()))
+    document.fault().map_or(verdict, |fault| Err(fault.into()))
 }
 
 /// The message in a body that is wrapped, whatever the configuration expects.
 pub(super) fn peek(document: &Document<'_>) -> Option<Pii<String>> {
-    match shape(document) {
-        Shape::Sns(message) | Shape::EventBridge(message) => Some(message),
-        Shape::Bare | Shape::Notice => None,
-    }
+    sns_message(document).or_else(|| event_detail(document))
 }
 
 /// Why what came out of an envelope is no message, if it is wrapped once more.
 pub(super) fn still_wrapped(document: &Document<'_>) -> Option<Reason> {
-    let reason = match (shape(document), document.value(Document::ROOT)) {
-        (Shape::Sns(_) | Shape::EventBridge(_), _) => Reason::EnvelopeInvalid,
-        (Shape::Notice, _) => Reason::EnvelopeUnsupported,
-        (Shape::Bare, Json::String(text)) if Document::parse(&text).is_ok() => Reason::DoubleEncoded,
+    let reason = match document.value(Document::ROOT) {
+        Json::String(text) if Document::parse(&text).is_ok() => Reason::DoubleEncoded,
+        _ if peek(document).is_some() => Reason::EnvelopeInvalid,
+        _ if is_notice(document) => Reason::EnvelopeUnsupported,
         _ => return None,
     };
     Some(document.fault().map_or(reason, Reason::from))
 }
 
-fn shape(document: &Document<'_>) -> Shape {
-    let root = Document::ROOT;
-    let kind = text(document, document.member(root, "Type"));
-    match (kind.as_deref(), text(document, document.member(root, "Message"))) {
-        (Some("Notification"), Some(message)) => return Shape::Sns(Pii::new(message.into_owned())),
-        (Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"), _) => return Shape::Notice,
-        _ => {}
-    }
-    let is_text = |key| text(document, document.member(root, key)).is_some();
-    match document.member(root, "detail") {
-        Some(detail) if is_text("detail-type") && is_text("source") => {
-            Shape::EventBridge(Pii::new(document.text(detail).to_owned()))
-        }
-        _ if speaks_of_s3(document) => Shape::Notice,
-        _ => Shape::Bare,
-    }
+fn sns_message(document: &Document<'_>) -> Option<Pii<String>> {
+    let is_notification = member_text(document, "Type")? == "Notification";
+    let message = document.member(Document::ROOT, "Message").filter(|_| is_notification);
+    text(document, message).map(|message| Pii::new(message.into_owned()))
 }
 
-/// An S3 event notification, the test of one, or a pointer of the SQS extended client.
-fn speaks_of_s3(document: &Document<'_>) -> bool {
+fn event_detail(document: &Document<'_>) -> Option<Pii<String>> {
+    let detail = document.member(Document::ROOT, "detail")?;
+    let is_event = member_text(document, "detail-type").is_some() && member_text(document, "source").is_some();
+    is_event.then(|| Pii::new(document.text(detail).to_owned()))
+}
+
+/// Whether a service speaks of itself, or of an object in S3: a confirmation of SNS, an event notification of S3 or the
+/// test of one, a pointer of the SQS extended client. There is no message in it.
+fn is_notice(document: &Document<'_>) -> bool {
     let root = Document::ROOT;
+    let is = |key, words: &[&str]| member_text(document, key).is_some_and(|text| words.contains(&text.as_ref()));
     let record = document.member(root, "Records").and_then(|records| document.element(records, 0));
     let s3 = record.and_then(|record| document.member(record, "s3"));
-    s3.is_some_and(|s3| document.value(s3) == Json::Object)
-        || text(document, document.member(root, "Event")).is_some_and(|event| event == "s3:TestEvent")
+    is("Type", &["SubscriptionConfirmation", "UnsubscribeConfirmation"])
+        || is("Event", &["s3:TestEvent"])
+        || s3.is_some_and(|s3| document.value(s3) == Json::Object)
         || text(document, document.element(root, 0)).is_some_and(|class| POINTERS.contains(&class.as_ref()))
+}
+
+fn member_text<'a>(document: &Document<'a>, key: &str) -> Option<Cow<'a, str>> {
+    text(document, document.member(Document::ROOT, key))
 }
 
 fn text<'a>(document: &Document<'a>, at: Option<At>) -> Option<Cow<'a, str>> {
