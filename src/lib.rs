@@ -25,5 +25,7 @@ pub mod cli;
 pub mod logging;
 pub mod metrics;
 pub mod mutant;
+pub mod reconcile;
+pub mod replay;
 pub mod shutdown;
 pub mod start;

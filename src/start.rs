@@ -14,7 +14,7 @@ use crate::{
     config::{ColumnType, Config, Dedupe},
     db::{
         ConnectError, Connector, DbError, Session,
-        catalog::Table,
+        catalog::{self, Table},
         examine::{self, Examined},
         migrations::{self, Migrated},
     },
@@ -117,6 +117,16 @@ impl Ready {
             })
             .collect()
     }
+
+    /// What reads and masks dead letters again, and the sink that takes them.
+    ///
+    /// # Errors
+    /// As [`Ready::workers`].
+    pub fn reader(&self, config: &Config, keys: &Arc<KeyRing>) -> Result<(Decoder, Masker, PostgresSink), StartError> {
+        let epoch = keys.new_epoch(now_ms())?;
+        let masker = Masker::new(&config.columns, &self.stored, Arc::clone(keys), epoch)?.of_queue(&self.queue);
+        Ok((decoder(config, &self.stored), masker, PostgresSink::new(self.target(), self.oldest)))
+    }
 }
 
 fn lines(findings: &[Finding]) -> String {
@@ -205,6 +215,7 @@ async fn prepare(
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
+    migrations::note_target(&session, &table).await?;
     let oldest = session
         .within(ledger::keep_partitions(&session, config.ledger.retention))
         .await
@@ -224,13 +235,12 @@ pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), Start
             Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
             Migrated::Nothing => {}
         }
-        let create = migrations::create_table(&config.table, &config.columns);
-        if crate::db::catalog::table(session, &config.table).await?.is_none() {
-            match session.batch_execute(&create).await {
+        if catalog::table(session, &config.table).await?.is_none() {
+            match migrations::create_target(session, &config.table, &config.columns).await {
                 Ok(()) => tracing::info!(table = config.table.name, "created the target table"),
-                // IF NOT EXISTS does not keep two at once from failing over each other's names.
-                Err(_) if crate::db::catalog::table(session, &config.table).await?.is_some() => {}
-                Err(error) => return Err(DbError::new("creating the target table", &error)),
+                // Another worker was faster.
+                Err(_) if catalog::table(session, &config.table).await?.is_some() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok::<_, DbError>(())

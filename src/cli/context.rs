@@ -12,7 +12,11 @@ use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{environment::lookup, exit::Exit, report::Failure};
+use super::{
+    environment::lookup,
+    exit::Exit,
+    report::{self, Failure},
+};
 use crate::{
     config::Override,
     logging::{self, Filter, Format},
@@ -102,6 +106,14 @@ impl Context {
     pub(super) fn say(&self, words: impl Display) {
         // If nobody listens there, the work is still to be done.
         drop(Screen(self.bars.clone()).write_all(format!("{words}\n").as_bytes()));
+    }
+
+    /// Writes data to stdout while a bar is shown on stderr, which may be the same terminal.
+    ///
+    /// # Errors
+    /// As [`report::print`].
+    pub(super) fn print(&self, data: impl Display) -> Result<(), Failure> {
+        self.bars.suspend(|| report::print(data))
     }
 
     /// Shows a bar below whatever is said or logged.

@@ -23,6 +23,7 @@ mod keys;
 mod migrate;
 mod preview;
 mod queue;
+mod reconcile;
 mod run;
 mod schema;
 mod send;
@@ -62,6 +63,7 @@ enum Command {
     Migrate(migrate::Args),
     Keys(keys::Args),
     Dead(dead::Args),
+    Reconcile(reconcile::Args),
     Queue(queue::Args),
     Schema(schema::Args),
 }
@@ -78,6 +80,7 @@ impl Command {
             Self::Migrate(args) => Box::pin(migrate::run(args, context)).await,
             Self::Keys(args) => keys::run(&args, context).await,
             Self::Dead(args) => Box::pin(dead::run(args, context)).await,
+            Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),
         }

@@ -126,6 +126,19 @@ fn given<T>(value: Option<T>) -> T {
     value.expect("default.toml gives every setting that is not optional")
 }
 
+/// A time as the configuration writes it, such as `30d`, from `least` to `most`.
+///
+/// # Errors
+/// The end of a sentence that begins with the name of what was given.
+pub fn parse_duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let kind = kind::Kind::Duration(millis(least), millis(most));
+    match kind.check(&raw::Value::Text(text.to_owned()))? {
+        kind::Checked::Integer(time) => Ok(Duration::from_millis(time.unsigned_abs())),
+        _ => Err("must be a time".to_owned()),
+    }
+}
+
 fn duration(values: &Values, key: &str) -> Option<Duration> {
     values.integer(key).map(Duration::from_millis)
 }

@@ -3,18 +3,19 @@
 //! Plain SQL, forward only, all that are missing in one transaction under a lock, so that many workers may start at
 //! once. The target table is created if it is missing and otherwise never touched.
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     DbError, Session,
-    catalog::{quote_ident, quote_table},
+    catalog::{Table, quote_ident, quote_table},
 };
 use crate::config::{Column, TableName};
 
 /// The migrations, in order. The number of one is its place here, from 1.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     ("ledger", include_str!("../../migrations/0001_ledger.sql")),
     ("survival", include_str!("../../migrations/0002_survival.sql")),
+    ("operators", include_str!("../../migrations/0003_operators.sql")),
 ];
 
 /// Keeps two migrations of one database apart: the ASCII letters of "masq".
@@ -69,11 +70,40 @@ pub fn sql(applied: usize) -> String {
     sql
 }
 
-/// The SQL that creates the target table.
+/// The SQL that creates the target table, unless it is there.
 pub fn create_table(table: &TableName, columns: &[Column]) -> String {
+    format!("CREATE TABLE IF NOT EXISTS {}", definition(table, columns))
+}
+
+fn definition(table: &TableName, columns: &[Column]) -> String {
     let columns: Vec<String> =
         columns.iter().map(|column| format!("  {} {}", quote_ident(&column.name), column.column_type)).collect();
-    format!("CREATE TABLE IF NOT EXISTS {} (\n{}\n);\n", quote_table(table), columns.join(",\n"))
+    format!("{} (\n{}\n);\n", quote_table(table), columns.join(",\n"))
+}
+
+/// Creates the target table, and notes in the same transaction that it was empty.
+///
+/// # Errors
+/// If it is there, or the login may not.
+pub async fn create_target(session: &Session, table: &TableName, columns: &[Column]) -> Result<(), DbError> {
+    let literal = quote_table(table).replace('\'', "''");
+    // Several statements in one message are one transaction.
+    let sql = format!(
+        "CREATE TABLE {}SELECT masq.note_target(nspname, relname, true) FROM pg_class \
+         JOIN pg_namespace n ON n.oid = relnamespace WHERE pg_class.oid = to_regclass('{literal}')",
+        definition(table, columns)
+    );
+    session.batch_execute(&sql).await.map_err(|error| DbError::new("creating the target table", &error))
+}
+
+/// Notes a table that rows go into, and that may have held some before.
+///
+/// # Errors
+/// If the database refuses.
+pub async fn note_target(session: &Session, table: &Table) -> Result<(), DbError> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
+    let noted = session.query_typed("SELECT masq.note_target($1, $2, false)", &parameters).await;
+    noted.map(|_| ()).map_err(|error| DbError::new("noting the target table", &error))
 }
 
 /// What [`migrate`] did to the schema `masq`.

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod catalog;
 pub mod conninfo;
+pub mod counts;
 pub mod examine;
 mod explain;
 pub mod migrations;
@@ -338,6 +339,16 @@ impl DbError {
             Some(code) if code.code() == "42501" => Self::Denied(text),
             Some(code) if lasting.iter().any(|class| code.code().starts_with(class)) => Self::Misconfigured(text),
             _ => Self::Unavailable(text),
+        }
+    }
+}
+
+impl From<ConnectError> for DbError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Unavailable(what) => Self::Unavailable(what),
+            ConnectError::Denied(what) => Self::Denied(what),
+            lasting => Self::Misconfigured(lasting.to_string()),
         }
     }
 }

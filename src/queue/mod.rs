@@ -3,10 +3,11 @@
 //! [`Queue`] is the contract between the pipeline and a queue with Amazon SQS's promises: at least once, no order,
 //! a message is hidden while it is being worked on. [`sqs`] is Amazon SQS, [`memory`] a real queue in memory that the
 //! local server, the demo and the tests run on, [`lease`] keeps a batch hidden while a worker holds it,
-//! [`room`] keeps what is held in memory within a bound.
+//! [`room`] keeps what is held in memory within a bound, [`redriven`] reads a dead-letter queue.
 
 pub mod lease;
 pub mod memory;
+pub mod redriven;
 pub mod room;
 pub mod sqs;
 

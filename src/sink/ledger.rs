@@ -25,8 +25,14 @@ pub const ROW: i16 = 1;
 /// The ledger's outcome of a dead letter.
 pub const DEAD: i16 = 2;
 
+/// The ledger's outcome of a dead letter that was replayed into a row.
+pub const REPLAYED: i16 = 3;
+
 /// The ledger's outcome of a message whose event is a row already.
 pub const REPEATED: i16 = 4;
+
+/// The ledger's outcome of a dead letter that was purged.
+pub const PURGED: i16 = 5;
 
 /// Claims keys of which none is there yet; one that is aborts it with SQLSTATE 23505.
 pub const COPY: &str = "COPY masq.ledger (sent_at, message_id, outcome) FROM STDIN BINARY";
@@ -37,6 +43,51 @@ const CLAIM: &str = "INSERT INTO masq.ledger (sent_at, message_id, outcome) \
 
 const KNOWN: &str = "SELECT sent_at, message_id FROM masq.ledger \
      JOIN unnest($1::timestamptz[], $2::uuid[]) AS asked (sent_at, message_id) USING (sent_at, message_id)";
+
+/// Keys as the parameters of a statement: two arrays, `$1::timestamptz[]` and `$2::uuid[]`.
+pub struct KeyColumns {
+    sent: Vec<SystemTime>,
+    ids: Vec<Uuid>,
+}
+
+impl KeyColumns {
+    /// These keys.
+    pub fn of(keys: impl IntoIterator<Item = Key>) -> Self {
+        let (sent, ids) = keys.into_iter().map(|key| (time_of(key.sent_at), key.id)).unzip();
+        Self { sent, ids }
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The keys that a query answers: `sent_at` and `message_id` first. Without keys it is not asked.
+    pub async fn select(&self, client: &Client, sql: &str) -> Result<HashSet<Key>, Error> {
+        let rows = if self.is_empty() { Vec::new() } else { client.query_typed(sql, &self.parameters()).await? };
+        keys(&rows)
+    }
+
+    /// How many rows a statement changes. Without keys it changes none.
+    pub async fn execute(&self, client: &Client, sql: &str) -> Result<u64, Error> {
+        if self.is_empty() { Ok(0) } else { client.execute_typed(sql, &self.parameters()).await }
+    }
+
+    /// Both, for a statement with more parameters than these.
+    pub fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 2] {
+        [(&self.sent, Type::TIMESTAMPTZ_ARRAY), (&self.ids, Type::UUID_ARRAY)]
+    }
+}
+
+/// The keys in rows that begin with `sent_at` and `message_id`.
+pub fn keys(rows: &[Row]) -> Result<HashSet<Key>, Error> {
+    rows.iter().map(|row| Ok(Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? })).collect()
+}
 
 /// The keys as tuples of COPY BINARY; `repeated`: of messages whose events are rows already.
 pub fn tuples<'a>(entries: impl Iterator<Item = &'a Entry>, repeated: &HashSet<Key>) -> Vec<u8> {
@@ -53,26 +104,19 @@ pub fn tuples<'a>(entries: impl Iterator<Item = &'a Entry>, repeated: &HashSet<K
 
 /// Those keys that are there already.
 pub async fn known(client: &Client, entries: &[&Entry]) -> Result<HashSet<Key>, Error> {
-    let (sent, ids) = columns(entries);
-    let rows = client.query_typed(KNOWN, &[(&sent, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY)]).await?;
-    keys(&rows)
+    columns(entries).select(client, KNOWN).await
 }
 
 /// Claims those keys that are not there yet, and answers them.
 pub async fn claim(client: &Client, entries: &[&Entry], repeated: &HashSet<Key>) -> Result<HashSet<Key>, Error> {
-    let (sent, ids) = columns(entries);
     let outcomes: Vec<i16> = entries.iter().map(|entry| outcome(entry, repeated)).collect();
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&sent, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY), (&outcomes, Type::INT2_ARRAY)];
-    keys(&client.query_typed(CLAIM, &parameters).await?)
+    let columns = columns(entries);
+    let [sent, ids] = columns.parameters();
+    keys(&client.query_typed(CLAIM, &[sent, ids, (&outcomes, Type::INT2_ARRAY)]).await?)
 }
 
-fn columns(entries: &[&Entry]) -> (Vec<SystemTime>, Vec<Uuid>) {
-    entries.iter().map(|entry| (time_of(entry.message.key.sent_at), entry.message.key.id)).unzip()
-}
-
-fn keys(rows: &[Row]) -> Result<HashSet<Key>, Error> {
-    rows.iter().map(|row| Ok(Key { sent_at: millis(row.try_get(0)?), id: row.try_get(1)? })).collect()
+fn columns(entries: &[&Entry]) -> KeyColumns {
+    KeyColumns::of(entries.iter().map(|entry| entry.message.key))
 }
 
 /// Makes the days of these keys that are missing although the ledger's memory reaches back to them: the message is

@@ -44,6 +44,7 @@ pub struct MemorySink {
 #[derive(Default)]
 struct Tables {
     outcomes: BTreeMap<Key, Stored>,
+    written: Vec<Key>,
     suspects: BTreeMap<Key, u32>,
     faults: VecDeque<Fault>,
     refuse: Option<Vec<u8>>,
@@ -75,6 +76,11 @@ impl MemorySink {
     /// All outcomes, by key.
     pub fn outcomes(&self) -> BTreeMap<Key, Stored> {
         self.tables().outcomes.clone()
+    }
+
+    /// The messages that have an outcome, in the order in which it was written.
+    pub fn written(&self) -> Vec<Key> {
+        self.tables().written.clone()
     }
 
     /// The messages that are on record, and how many readers each had.
@@ -123,7 +129,10 @@ impl Tables {
         let mut outcomes = Vec::with_capacity(stored.len());
         for (key, stored) in stored {
             let is_new = !self.outcomes.contains_key(&key);
-            self.outcomes.entry(key).or_insert(stored);
+            if is_new {
+                self.written.push(key);
+                self.outcomes.insert(key, stored);
+            }
             outcomes.push(if is_new { Outcome::Written } else { Outcome::Duplicate });
         }
         Ok(outcomes)

@@ -75,16 +75,16 @@ impl Retention {
 
 /// One worker's sink, with at most one session.
 pub struct PostgresSink {
-    target: Arc<Target>,
+    pub(super) target: Arc<Target>,
     open: Option<Open>,
     oldest: i64,
     safe_batches: u32,
 }
 
 /// A session, and what is known of the database through it.
-struct Open {
-    session: Session,
-    shape: Option<String>,
+pub(super) struct Open {
+    pub(super) session: Session,
+    pub(super) shape: Option<String>,
     kept_at: Instant,
     /// Whether there may be something to prune.
     prune: bool,
@@ -98,7 +98,7 @@ impl PostgresSink {
         Self { target, open: None, oldest, safe_batches: 0 }
     }
 
-    async fn open(&mut self) -> Result<&mut Open, SinkError> {
+    pub(super) async fn open(&mut self) -> Result<&mut Open, SinkError> {
         if self.open.as_ref().is_some_and(|open| open.session.is_closed()) {
             self.open = None;
         }
@@ -253,13 +253,20 @@ impl PostgresSink {
         let open = self.open().await.map_err(WriteError::Unreachable)?;
         let Open { session, shape, .. } = &*open;
         let written = Transaction { session, target: &target, shape: shape.as_deref(), batch, part }.run(way).await;
+        self.end(written).await
+    }
+
+    /// Ends a transaction that failed, and says of refused rows whether it was the table that had changed.
+    pub(super) async fn end<T>(&mut self, written: Result<T, WriteError>) -> Result<T, WriteError> {
+        let (Err(error), Some(open)) = (&written, &self.open) else { return written };
         // If even the ROLLBACK fails the session is lost, and with it the transaction.
-        if written.is_err() && open.session.batch_execute("ROLLBACK").await.is_err() {
+        if open.session.batch_execute("ROLLBACK").await.is_err() {
             self.open = None;
+            return written;
         }
         // Bytes of another type may look like a bad value, too.
-        if let (Err(WriteError::Rows(_)), Some(open)) = (&written, &self.open)
-            && shape::now(&open.session, &target).await.is_ok_and(|shape| shape != open.shape)
+        if matches!(error, WriteError::Rows(_))
+            && shape::now(&open.session, &self.target).await.is_ok_and(|shape| shape != open.shape)
         {
             return Err(WriteError::Reshaped);
         }
@@ -269,47 +276,37 @@ impl PostgresSink {
     async fn settle(&mut self, written: Written, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
         match written {
             Ok(outcomes) => Ok(outcomes),
-            Err(WriteError::NotReplicated) => {
-                self.open = None;
-                Err(SinkError::Unavailable("the commit was not confirmed by the synchronous standby".to_owned()))
-            }
-            Err(WriteError::Unreachable(error)) => Err(error),
-            Err(WriteError::Reshaped) => {
-                self.open = None;
-                Err(shape::changed(&self.target))
-            }
-            Err(WriteError::Overtaken) => {
-                Err(SinkError::Busy("a message got its outcome from another worker".to_owned()))
-            }
-            Err(WriteError::RowsVanished) => Err(SinkError::Misconfigured(format!(
-                "a trigger or rule on {} drops rows that are written to it; masq cannot call them loaded",
-                self.target.table.name
-            ))),
             Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,
-            Err(WriteError::Database(error)) => {
-                self.make_way(&error).await;
-                Err(self.explain_own(&error))
-            }
-            Err(WriteError::Rows(error)) => {
-                self.make_way(&error).await;
-                Err(self.explain(&error))
+            Err(error) => {
+                if let (Some(open), WriteError::Database(error) | WriteError::Rows(error)) = (&self.open, &error)
+                    && sqlstate::is_locked(error)
+                {
+                    stalled::make_way(&open.session, &self.target).await;
+                }
+                Err(self.remedy(error))
             }
         }
     }
 
-    /// Whoever holds a lock for longer than anybody waits for one may have been stopped.
-    async fn make_way(&self, error: &Error) {
-        let Some(open) = self.open.as_ref().filter(|_| sqlstate::is_locked(error)) else { return };
-        match stalled::end(&open.session, &self.target).await {
-            Ok(0) => {}
-            Ok(sessions) => tracing::warn!(
-                sessions,
-                "ended sessions of workers that stood still in the middle of a batch whose messages have come again; \
-                 what they had begun is rolled back"
-            ),
-            Err(error) => {
-                tracing::warn!(error = sqlstate::describe(&error), "cannot look for workers that stand still");
+    /// What the caller can do about a transaction that failed.
+    pub(super) fn remedy(&mut self, error: WriteError) -> SinkError {
+        match error {
+            WriteError::NotReplicated => {
+                self.open = None;
+                SinkError::Unavailable("the commit was not confirmed by the synchronous standby".to_owned())
             }
+            WriteError::Unreachable(error) => error,
+            WriteError::Reshaped => {
+                self.open = None;
+                shape::changed(&self.target)
+            }
+            WriteError::Overtaken => SinkError::Busy("a message got its outcome from another worker".to_owned()),
+            WriteError::RowsVanished => SinkError::Misconfigured(format!(
+                "a trigger or rule on {} drops rows that are written to it; masq cannot call them loaded",
+                self.target.table.name
+            )),
+            WriteError::Database(error) => self.explain_own(&error),
+            WriteError::Rows(error) => self.explain(&error),
         }
     }
 

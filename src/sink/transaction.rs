@@ -72,15 +72,13 @@ impl Transaction<'_> {
             Way::Safe => self.copy_new().await?,
         };
         if outcomes.contains(&Outcome::Duplicate) {
-            // Without any WAL of its own this COMMIT would not wait for a synchronous standby that may not have the
-            // earlier transaction yet.
-            self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await?;
+            self.write_wal().await?;
         }
         self.commit().await?;
         Ok(outcomes)
     }
 
-    fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[Entry] {
         &self.batch.entries[self.part.clone()]
     }
 
@@ -134,7 +132,7 @@ impl Transaction<'_> {
         Ok(self.entries().iter().map(outcome).collect())
     }
 
-    async fn write_rows<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Result<(), WriteError> {
+    pub(super) async fn write_rows<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Result<(), WriteError> {
         let bytes = &self.batch.rows;
         let mut tuples = Vec::with_capacity(copy::HEADER.len() + bytes.len() + copy::TRAILER.len());
         tuples.extend_from_slice(copy::HEADER);
@@ -164,7 +162,13 @@ impl Transaction<'_> {
         sink.finish().await
     }
 
-    async fn commit(&self) -> Result<(), WriteError> {
+    /// Without any WAL of its own a COMMIT would not wait for a synchronous standby that may not have the earlier
+    /// transaction yet, on which this one relies.
+    pub(super) async fn write_wal(&self) -> Result<(), Error> {
+        self.session.batch_execute("SELECT pg_logical_emit_message(true, 'masq', '')").await
+    }
+
+    pub(super) async fn commit(&self) -> Result<(), WriteError> {
         self.session.take_warnings();
         self.session.batch_execute("COMMIT").await.map_err(WriteError::Rows)?;
         if self.session.take_warnings() == 0 { Ok(()) } else { Err(WriteError::NotReplicated) }

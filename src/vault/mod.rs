@@ -2,7 +2,8 @@
 //!
 //! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
 //! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase
-//! protects them as [`age`] does it. [`dead`] is the way to a sealed body in the database, on the record.
+//! protects them as [`age`] does it. [`dead`] is the way to a sealed body in the database, on the record; [`purge`] its
+//! end.
 
 pub mod token;
 
@@ -14,6 +15,7 @@ pub mod dead;
 pub mod identity;
 pub mod keyfile;
 pub mod keyring;
+pub mod purge;
 
 #[cfg(test)]
 mod vectors;

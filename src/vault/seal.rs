@@ -159,6 +159,29 @@ pub enum OpenError {
     UnknownFormat(u8),
 }
 
+/// An epoch's key, opened: it opens the bodies that were sealed in that epoch. Making one costs as much as opening
+/// hundreds of bodies.
+pub struct OpenEpoch {
+    id: Uuid,
+    key: LessSafeKey,
+}
+
+impl OpenEpoch {
+    /// Opens an epoch's key with the recovery key.
+    pub fn new(key: &RecoveryKey, header: &EpochHeader) -> Result<Self, OpenError> {
+        if key.public().fingerprint() != header.recipient {
+            return Err(OpenError::WrongKey { recipient: header.recipient });
+        }
+        let epoch_key = key.unwrap(versioned(&header.wrapped)?, &header.digest()).ok_or(OpenError::Tampered)?;
+        Ok(Self { id: header.id, key: dead_letter_key(&epoch_key) })
+    }
+
+    /// Opens a body that was sealed for this message in this epoch.
+    pub fn open(&self, message: Key, sealed: &SealedBody) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        open_body(&self.key, self.id, message, sealed)
+    }
+}
+
 /// Opens a sealed body with the recovery key. `header` and `message` must be those that it was sealed under.
 pub fn open(
     key: &RecoveryKey,
@@ -166,11 +189,7 @@ pub fn open(
     message: Key,
     sealed: &SealedBody,
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    if key.public().fingerprint() != header.recipient {
-        return Err(OpenError::WrongKey { recipient: header.recipient });
-    }
-    let epoch_key = key.unwrap(versioned(&header.wrapped)?, &header.digest()).ok_or(OpenError::Tampered)?;
-    open_body(&dead_letter_key(&epoch_key), header.id, message, sealed)
+    OpenEpoch::new(key, header)?.open(message, sealed)
 }
 
 fn open_body(

@@ -41,7 +41,8 @@ impl Scene {
         let keys = Keys::create();
         let shared = shared(&keys);
         let visibility = Duration::from_secs(30);
-        Self { queue: ScriptedQueue::new(None), database, keys, shared, config, visibility, timeouts: TIMEOUTS }
+        let queue = ScriptedQueue::new("login-queue", None);
+        Self { queue, database, keys, shared, config, visibility, timeouts: TIMEOUTS }
     }
 
     pub(crate) fn send(&self, user: &str) -> Key {

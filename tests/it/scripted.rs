@@ -62,8 +62,8 @@ struct Seen {
 }
 
 impl ScriptedQueue {
-    pub(crate) fn new(sink: Option<MemorySink>) -> Self {
-        let inner = MemoryQueues::new().create("login-queue", Settings::default()).unwrap();
+    pub(crate) fn new(name: &str, sink: Option<MemorySink>) -> Self {
+        let inner = MemoryQueues::new().create(name, Settings::default()).unwrap();
         Self { inner, sink, seen: Arc::default(), appeared: Arc::default() }
     }
 

@@ -39,9 +39,14 @@ pub(crate) const VISIBILITY: Duration = Duration::from_secs(30);
 
 impl Stage {
     pub(crate) fn new(workers: usize) -> Self {
+        Self::on("login-queue", workers)
+    }
+
+    /// With a queue of this name, which makes it a FIFO queue or not.
+    pub(crate) fn on(queue: &str, workers: usize) -> Self {
         let (sink, keys) = (MemorySink::new(), Keys::create());
         Self {
-            queue: ScriptedQueue::new(Some(sink.clone())),
+            queue: ScriptedQueue::new(queue, Some(sink.clone())),
             sink,
             shared: shared(&keys),
             shutdown: Shutdown::new(),

@@ -93,6 +93,11 @@ impl Database {
         Self { _cluster: Some(cluster), ..database }
     }
 
+    /// One that is there.
+    pub fn of(url: &str) -> Self {
+        Self { url: url.to_owned(), tcp_url: String::new(), _cluster: None }
+    }
+
     async fn create_on(server: &PrivatePostgres) -> Self {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let session = session(&server.conninfo()).await;

@@ -14,7 +14,7 @@ use crate::{
     },
     event::Reason,
     logging::Escaping,
-    vault::dead::{self, Count, Letter},
+    vault::dead::{self, Count, Letter, Which},
 };
 
 /// Count dead letters by reason, or list those of one reason
@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// List the letters of all reasons
     #[arg(long)]
     all: bool,
+    /// Count or list letters that were replayed into rows, instead of those that are dead still
+    #[arg(long)]
+    resolved: bool,
     /// List at most so many letters, the newest
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -41,7 +44,7 @@ pub(super) struct Args {
 }
 
 /// A slip of the hand would list nothing, which looks like good news.
-fn code(text: &str) -> Result<String, String> {
+pub(super) fn code(text: &str) -> Result<String, String> {
     let kind = text.split(':').next().unwrap_or_default();
     if Reason::KINDS.contains(&kind) {
         return Ok(text.to_owned());
@@ -54,14 +57,15 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let (text, json): (String, Vec<Value>) = if args.all || args.code.is_some() {
         let limit = args.limit as usize;
         // One more than is shown tells whether there are more.
-        let mut letters = dead::list(&session, args.code.as_deref(), i64::from(args.limit) + 1).await?;
+        let which = args.code.as_deref().map_or(Which::All, Which::Reason);
+        let mut letters = dead::list(&session, which, args.resolved, i64::from(args.limit) + 1).await?;
         if letters.len() > limit {
             letters.truncate(limit);
             context.say(format_args!("There are older ones; --limit lists more than {limit}."));
         }
         (letters_as_text(&letters), letters.iter().map(letter_as_json).collect())
     } else {
-        let counts = dead::count(&session).await?;
+        let counts = dead::count(&session, args.resolved).await?;
         (counts_as_text(&counts), counts.iter().map(count_as_json).collect())
     };
     session.close().await;
@@ -116,6 +120,7 @@ pub(super) fn letter_as_json(letter: &Letter) -> Value {
         "receive_count": letter.receive_count,
         "body_bytes": letter.body_bytes,
         "recorded_at": moment(letter.recorded_at),
+        "resolved_at": letter.resolved_at.map(moment),
     })
 }
 

@@ -1,6 +1,10 @@
-//! `masq dead`: the messages that did not become rows. `list` shows why, `show` opens one.
+//! `masq dead`: the messages that did not become rows. `list` shows why, `show` opens one, `replay` puts them through the
+//! pipeline again, `purge` deletes them.
 
+mod drain;
 mod list;
+mod purge;
+mod replay;
 mod show;
 
 use std::time::Duration;
@@ -16,12 +20,12 @@ use super::{
     report::Failure,
     sources::{DatabaseSource, Sources},
 };
-use crate::{db::Session, start, vault::dead};
+use crate::{config::Config, db::Session, start, vault::dead};
 
 /// How long a database is waited for. Somebody sits in front of it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// List dead letters, or open one
+/// List dead letters, open one, replay or purge them
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -32,19 +36,26 @@ pub(super) struct Args {
 enum Command {
     List(list::Args),
     Show(show::Args),
+    Replay(replay::Args),
+    Purge(purge::Args),
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     match args.command {
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
+        Command::Replay(args) => Box::pin(replay::run(args, context)).await,
+        Command::Purge(args) => purge::run(args, context).await,
     }
 }
 
 /// A session with a database that has dead letters.
 async fn connect(database: DatabaseSource, context: &Context) -> Result<Session, Failure> {
-    let config = Sources { database, ..Sources::default() }.config(context)?;
-    let session = start::connect(&connect::connector(&config)?, Instant::now() + PATIENCE).await?;
+    session(&Sources { database, ..Sources::default() }.config(context)?).await
+}
+
+async fn session(config: &Config) -> Result<Session, Failure> {
+    let session = start::connect(&connect::connector(config)?, Instant::now() + PATIENCE).await?;
     if dead::are_kept(&session).await? {
         return Ok(session);
     }

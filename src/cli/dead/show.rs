@@ -60,11 +60,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn message_id(text: &str) -> Result<Uuid, String> {
+pub(super) fn message_id(text: &str) -> Result<Uuid, String> {
     text.parse().map_err(|_| "expected a UUID, as `masq dead list --all` shows it".to_owned())
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() { Err("say why the letter has to be opened".to_owned()) } else { Ok(text.to_owned()) }
 }
@@ -87,8 +87,9 @@ async fn show(args: Args, context: &Context) -> Result<Exit, Failure> {
     let letter = find(&session, args.id, args.sent_at).await?;
     let me = account::me(&lookup);
     let opening = Opening { claimed: me.as_deref().unwrap_or("unknown"), reason: &args.reason };
-    let taken = dead::take(&session, letter.key, opening).await?;
+    let taken = dead::take(&session, &[letter.key], opening).await?.pop();
     session.close().await;
+    let taken = taken.ok_or_else(|| Failure::new(Exit::Usage, "the dead letter has just been purged"))?;
 
     let body = taken.open(&key).map_err(|error| shut(&error, &taken, &key, &args.identity))?;
     if args.json {
@@ -113,8 +114,7 @@ async fn find(session: &Session, id: Uuid, sent_at: Option<i64>) -> Result<Lette
     match letters.len() {
         0 => {
             let sent = if sent_at.is_some() { " that was sent then" } else { "" };
-            Err(Failure::new(Exit::Usage, format!("there is no dead letter of a message {id}{sent}"))
-                .hint("masq dead list --all shows which there are"))
+            Err(none_of(id, sent))
         }
         1 => Ok(letters.swap_remove(0)),
         count => {
@@ -124,6 +124,12 @@ async fn find(session: &Session, id: Uuid, sent_at: Option<i64>) -> Result<Lette
                 .hint(format!("say which: {}", times.join(" or "))))
         }
     }
+}
+
+/// There is no such letter.
+pub(super) fn none_of(id: Uuid, sent: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("there is no dead letter of a message {id}{sent}"))
+        .hint("masq dead list --all shows which there are")
 }
 
 /// Why the letter stays shut. Of another key both fingerprints are told.
@@ -142,7 +148,7 @@ fn shut(error: &OpenError, taken: &Taken, key: &RecoveryKey, identity: &Path) ->
 
 /// What is known of the letter, and what was put on the record.
 fn about(letter: &Letter, opening: Opening<'_>) -> String {
-    let Letter { key, reason, queue, receive_count, body_bytes, recorded_at } = letter;
+    let Letter { key, reason, queue, receive_count, body_bytes, recorded_at, .. } = letter;
     let lines = [
         format!("message   {} of the queue {queue}, sent at {}", key.id, moment(key.sent_at)),
         format!("reason    {reason}, at delivery {receive_count}, recorded at {}", moment(*recorded_at)),

@@ -206,6 +206,7 @@ impl MemoryQueue {
             }
             let wake = due.map_or(end, |due| end.min(self.shared.clock.instant(due)));
             tokio::select! {
+                biased; // so that a test with a seed takes the same way each time
                 () = changed => {}
                 () = sleep_until(wake) => {}
             }

@@ -63,6 +63,7 @@ pub struct SqsSettings {
 #[derive(Clone)]
 pub struct SqsQueue {
     inner: Arc<Inner>,
+    redriven_from: Option<Arc<str>>,
 }
 
 struct Inner {
@@ -119,7 +120,8 @@ impl SqsQueue {
             let client = client.await.map_err(|error| refusal("connect", &error))?;
             let url = if by_url { queue } else { find(&client, &queue).await? };
             let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-            Ok(Self { inner: Arc::new(Inner { client, url, name, event_attribute: None, corrupt: Arc::default() }) })
+            let inner = Inner { client, url, name, event_attribute: None, corrupt: Arc::default() };
+            Ok(Self { inner: Arc::new(inner), redriven_from: None })
         }
     }
 
@@ -134,7 +136,14 @@ impl SqsQueue {
                 event_attribute: Some(name.to_owned()),
                 corrupt: Arc::clone(corrupt),
             }),
+            redriven_from: self.redriven_from.clone(),
         }
+    }
+
+    /// The same as a dead-letter queue, whose messages are known by the ids that they had before they were moved here:
+    /// on the queue that each names as its source, or else on the queue with this name.
+    pub fn redriven_from(self, source: &str) -> Self {
+        Self { redriven_from: Some(source.into()), ..self }
     }
 
     /// The queue's URL.
@@ -195,7 +204,9 @@ impl SqsQueue {
     /// What a poll asks for.
     fn request(&self, wait: Duration, visibility: Duration) -> wire::Receive<'_> {
         let mut request = wire::Receive::new(self.url(), wait.as_secs(), seconds(visibility));
-        if self.is_fifo() {
+        if self.redriven_from.is_some() {
+            request = request.redriven();
+        } else if self.is_fifo() {
             request = request.with_places();
         }
         match &self.inner.event_attribute {
@@ -298,7 +309,12 @@ impl SqsQueue {
             tracing::warn!(%message_id, "a received body does not fit its MD5 and is left out; it will come again");
             return None;
         }
-        let key = Key::new(self.name(), &message_id, attributes.sent_timestamp.unwrap_or(0));
+        let source = attributes.dead_letter_queue_source_arn.as_deref().and_then(|arn| arn.rsplit(':').next());
+        let home = match &self.redriven_from {
+            Some(named) => source.unwrap_or(named),
+            None => self.name(),
+        };
+        let key = Key::new(home, &message_id, attributes.sent_timestamp.unwrap_or(0));
         let attempt = attributes.approximate_receive_count.unwrap_or(1);
         let place = attributes.message_group_id.zip(attributes.sequence_number);
         Some(Message {

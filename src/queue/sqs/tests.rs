@@ -112,6 +112,22 @@ async fn the_producers_own_id_is_text_or_there_is_none() {
 }
 
 #[tokio::test]
+async fn a_message_on_a_dead_letter_queue_has_the_key_that_it_had_before_it_was_moved() {
+    let answer = r#"{"Messages":[
+        {"MessageId":"odd-1","ReceiptHandle":"1","Attributes":{"SentTimestamp":"7",
+            "DeadLetterQueueSourceArn":"arn:aws:sqs:eu-west-1:000000000000:orders"}},
+        {"MessageId":"odd-1","ReceiptHandle":"2","Attributes":{"SentTimestamp":"7"}}]}"#;
+    let (stub, queue) = with([Step::ok(answer), Step::ok(answer)]).await;
+    let keys =
+        async |queue: &SqsQueue| receive(queue).await.unwrap().iter().map(|message| message.key).collect::<Vec<_>>();
+    let key = |queue| Key::new(queue, "odd-1", 7);
+    assert_eq!(keys(&queue).await, [key("login-queue"); 2]);
+    assert_eq!(keys(&queue.clone().redriven_from("payments")).await, [key("orders"), key("payments")]);
+    let asked = stub.seen().iter().map(|seen| seen.body.contains("DeadLetterQueueSourceArn")).collect::<Vec<_>>();
+    assert_eq!(asked, [false, true]);
+}
+
+#[tokio::test]
 async fn a_peek_hides_nothing_and_asks_for_no_more_than_it_shows() {
     let (stub, queue) = with([Step::ok("{}")]).await;
     assert!(queue.peek(3, Duration::from_secs(1)).await.unwrap().is_empty());

@@ -20,6 +20,10 @@ pub(super) const IDS: [&str; BATCH] = ["0", "1", "2", "3", "4", "5", "6", "7", "
 const KEY_ATTRIBUTES: &[&str] = &["SentTimestamp", "ApproximateReceiveCount"];
 const PLACE_ATTRIBUTES: &[&str] = &["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId", "SequenceNumber"];
 
+/// All of those, of a message on a dead-letter queue. Asked for there only: a stand-in may not know the last one.
+const REDRIVEN_ATTRIBUTES: &[&str] =
+    &["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId", "SequenceNumber", "DeadLetterQueueSourceArn"];
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Receive<'a> {
@@ -55,6 +59,12 @@ impl<'a> Receive<'a> {
     /// The same with this one of the producer's own attributes.
     pub(super) fn with_attribute(self, name: &'a str) -> Self {
         Self { message_attribute_names: Some([name]), ..self }
+    }
+
+    /// The same from a dead-letter queue.
+    pub(super) fn redriven(self) -> Self {
+        let names = REDRIVEN_ATTRIBUTES;
+        Self { message_system_attribute_names: names, attribute_names: names, ..self }
     }
 
     /// The same for fewer messages than the most that SQS gives at a time.
@@ -169,6 +179,7 @@ pub(super) struct Attributes {
     pub(super) message_group_id: Option<String>,
     #[serde(deserialize_with = "number")]
     pub(super) sequence_number: Option<u128>,
+    pub(super) dead_letter_queue_source_arn: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
