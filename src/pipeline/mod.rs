@@ -42,7 +42,8 @@ use self::{
 use crate::{
     backoff::Backoff,
     metrics::{Metrics, Step},
-    queue::{Message, Queue},
+    mutant::{self, Mutant},
+    queue::{Message, Queue, Receipt},
     shutdown::Shutdown,
     sink::Sink,
 };
@@ -156,6 +157,10 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         clock.lap(Step::Decode);
         let batch = mask(decoded, &mut self.masker);
         clock.lap(Step::Mask);
+        if mutant::is(Mutant::DeleteFirst) {
+            let receipts: Vec<Receipt> = batch.entries.iter().map(|entry| entry.message.receipt.clone()).collect();
+            drop(self.queue.delete(&receipts).await);
+        }
         let may_carry = self.intake.answers_left() > 0;
         let judge = Judge { decoder: &self.decoder, masker: &mut self.masker, status: &self.status, may_carry };
         let mut loaded = load(&mut self.sink, batch, judge, shutdown).await;
