@@ -38,5 +38,6 @@ mod replay;
 mod run;
 mod second_opinions;
 mod signature;
+mod sim;
 mod sink;
 mod tables;
