@@ -98,23 +98,30 @@ pub fn defaults(config: &Config) -> Vec<Finding> {
     config.columns.iter().filter_map(|column| unusable_default(column, column.column_type)).collect()
 }
 
+/// How long the ledger of this queue must remember, where the queue says how long it keeps messages.
+pub fn needed_retention(attributes: &QueueAttributes) -> Option<Duration> {
+    let moves = if attributes.fifo && attributes.redrive.is_some() { FIFO_MOVES } else { 1 };
+    attributes.retention.map(|retention| retention * moves + MARGIN)
+}
+
+/// The remedy for a ledger that remembers less than this.
+pub fn set_retention(needed: Duration) -> String {
+    format!("set retention = \"{}d\" or more in [ledger]", needed.as_secs().div_ceil(86_400))
+}
+
 /// Whether the ledger remembers longer than a message can live on this queue, and what else is worth knowing of it.
 pub fn queue(config: &Config, attributes: &QueueAttributes) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let moves = if attributes.fifo && attributes.redrive.is_some() { FIFO_MOVES } else { 1 };
-    if let Some(retention) = attributes.retention {
-        let needed = retention * moves + MARGIN;
-        if config.ledger.retention < needed {
-            findings.push(Finding::refused(
-                "queue",
-                format!(
-                    "a message can live {} on the queue and the ledger forgets after {}, so it could be written twice",
-                    days(retention * moves),
-                    days(config.ledger.retention)
-                ),
-                format!("set retention = \"{}d\" or more in [ledger]", needed.as_secs().div_ceil(86_400)),
-            ));
-        }
+    if let Some(needed) = needed_retention(attributes).filter(|needed| config.ledger.retention < *needed) {
+        findings.push(Finding::refused(
+            "queue",
+            format!(
+                "a message can live {} on the queue and the ledger forgets after {}, so it could be written twice",
+                days(needed - MARGIN),
+                days(config.ledger.retention)
+            ),
+            set_retention(needed),
+        ));
     }
     if config.queue.dedupe.is_some() && attributes.arn.is_empty() {
         findings.push(Finding::note(

@@ -13,6 +13,7 @@ mod progress;
 mod report;
 mod signals;
 mod sources;
+mod watch;
 
 mod check;
 mod dead;

@@ -11,29 +11,18 @@ use super::{
     report::Failure,
     signals::{self, Stop},
     sources::{self, Sources},
+    watch,
 };
 use crate::{
     check,
     config::Config,
-    db::{Connector, Session},
+    db::Connector,
     http::HttpServer,
     metrics::Metrics,
     pipeline::{self, Status, Trouble, receive::suspect_from},
-    queue::{Depth, Queue, sqs::SqsQueue},
-    sink::postgres::Target,
+    queue::sqs::SqsQueue,
     start::{self, Options, Shared},
 };
-
-/// How often a log line says how far the work is, where it goes on at all, and the database is asked whether it is
-/// there. An outage on a quiet queue is noticed within this time.
-const REPORT: Duration = Duration::from_secs(5);
-
-/// Of so many reports one asks the queue how much it holds, which is a request of SQS's.
-const ASK_QUEUE: u32 = 6;
-
-/// From so many messages in flight on nothing may come any more: SQS allows about 120,000 (AWS, "Amazon SQS message
-/// quotas"). Fewer would cry wolf; its figures lag by some thousands.
-const CROWD: u64 = 115_000;
 
 /// Load messages from the queue into the table, each exactly once, until SIGTERM or Ctrl-C
 ///
@@ -154,7 +143,7 @@ impl Service {
         shared.status.clear(Trouble::Starting);
         tracing::info!("ready");
 
-        let reporter = tokio::spawn(report(queue.clone(), ready.target(), shared.clone()));
+        let reporter = tokio::spawn(watch::watch(queue.clone(), ready.target(), shared.clone()));
         let exit = tokio::select! {
             ended = pipeline::run(workers, &self.stop.gently) => ended.map(|()| Exit::Done).map_err(Failure::from),
             () = self.grace_over() => {
@@ -163,7 +152,7 @@ impl Service {
             }
         };
         reporter.abort();
-        log_totals(&shared.metrics, "stopped");
+        watch::log_totals(&shared.metrics, "stopped");
         exit
     }
 
@@ -174,92 +163,6 @@ impl Service {
         tokio::select! {
             () = self.stop.now.started() => {}
             () = sleep(self.grace) => {}
-        }
-    }
-}
-
-/// Says now and then how far the work is, how much there is left, and whether the database is there: while nothing is
-/// received the workers would not notice.
-async fn report(queue: SqsQueue, target: Arc<Target>, shared: Shared) {
-    let mut before = 0;
-    let mut session = None;
-    for round in 0.. {
-        sleep(REPORT).await;
-        let received = shared.metrics.received.get();
-        if received != before {
-            before = received;
-            log_totals(&shared.metrics, "working");
-        }
-        if round % ASK_QUEUE == 0
-            && let Ok(depth) = queue.depth().await
-        {
-            shared.metrics.depth(depth);
-            look_for_crowd(depth, &shared.status);
-        }
-        session = is_there(&target.connector, session, &shared.status).await;
-    }
-}
-
-/// Where SQS has as many messages in flight as it allows, long polls come back empty and nobody is told why. Its figures
-/// are approximate.
-fn look_for_crowd(depth: Depth, status: &Status) {
-    let Depth { visible, in_flight, .. } = depth;
-    if visible > 0 && in_flight >= CROWD {
-        let what = format!(
-            "{in_flight} messages are in flight, about as many as SQS allows, so it hands out none of the {visible} that \
-             wait: find out which consumer receives messages and does not delete them, or wait for their visibility to end"
-        );
-        status.set(Trouble::Crowd, &what);
-    } else {
-        status.clear(Trouble::Crowd);
-    }
-}
-
-/// Asks the database whether it is there, in a session that is kept.
-async fn is_there(connector: &Connector, session: Option<Session>, status: &Status) -> Option<Session> {
-    let asked = async {
-        let session = match session {
-            Some(session) => session,
-            None => connector.connect().await.map_err(|error| error.to_string())?,
-        };
-        session.texts("asking whether the database is there", "SELECT").await.map_err(|error| error.to_string())?;
-        Ok::<_, String>(session)
-    };
-    match asked.await {
-        Ok(session) => {
-            status.clear(Trouble::Reach);
-            Some(session)
-        }
-        Err(what) => {
-            status.set(Trouble::Reach, &what);
-            None
-        }
-    }
-}
-
-fn log_totals(metrics: &Metrics, what: &str) {
-    tracing::info!(
-        received = metrics.received.get(),
-        rows = metrics.rows.get(),
-        dead_letters = metrics.dead_lettered(),
-        duplicates = metrics.duplicates.get(),
-        returned = metrics.returned.get(),
-        "{what}"
-    );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_queue_that_hands_out_nothing_for_a_crowd_is_recognised() {
-        for (visible, in_flight, crowded) in [(1, 120_000, true), (0, 120_000, false), (1_000_000, 5_000, false)] {
-            let status = Status::default();
-            look_for_crowd(Depth { visible, in_flight, delayed: 0 }, &status);
-            assert_eq!(status.is_in(Trouble::Crowd), crowded, "{visible} visible, {in_flight} in flight");
-            look_for_crowd(Depth::default(), &status);
-            assert!(status.troubles().is_empty());
         }
     }
 }

@@ -70,6 +70,11 @@ fn by_sqlstate(error: &DbError, target: &Target<'_>) -> Remedy {
     }
 }
 
+/// Whether somebody held a lock for longer than `lock_timeout`.
+pub fn is_locked(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "55P03")
+}
+
 impl Target<'_> {
     /// Whether the error is about this table, or about one of its partitions.
     fn holds(&self, error: &DbError) -> bool {

@@ -10,6 +10,7 @@ use crate::{
     config::{Column, Default, Envelope, Meaning, OnInvalid, Path, UnknownFields},
     event::{Event, Field, Reason, Reject, Value},
     json::{At, Document, Json},
+    mutant::{self, Mutant},
     pii::Pii,
     pipeline::{
         envelope,
@@ -120,9 +121,13 @@ impl Decoder {
         let unknown_fields = self.count_unknown(document);
         match worst {
             Some(reason) => Err(reason),
-            None if unknown_fields > 0 && self.unknown_fields == UnknownFields::Reject => Err(Reason::UnknownField),
+            None if unknown_fields > 0 && self.refuses_unknown() => Err(Reason::UnknownField),
             None => Ok(Event { values, event_id: self.find_event_id(document), unknown_fields }),
         }
+    }
+
+    fn refuses_unknown(&self) -> bool {
+        self.unknown_fields == UnknownFields::Reject || mutant::is(Mutant::OtherVerdict)
     }
 
     fn count_unknown(&self, document: &Document) -> usize {

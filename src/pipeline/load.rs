@@ -338,10 +338,13 @@ impl<'a, S: Sink> Load<'a, S> {
     }
 
     fn make_dead(&mut self, at: usize, reason: Reason) {
-        let message = &self.batch.entries[at].message;
+        let Entry { message, verdict } = &mut self.batch.entries[at];
+        if let Verdict::Dead(sealed) = verdict {
+            sealed.reason = reason;
+            return;
+        }
         let subject = self.judge.decoder.subject(message);
-        let dead = self.judge.masker.dead_letter(message, reason, subject.as_ref());
-        self.batch.entries[at].verdict = Verdict::Dead(dead);
+        *verdict = Verdict::Dead(self.judge.masker.dead_letter(message, reason, subject.as_ref()));
     }
 
     fn finish(self) -> Loaded {

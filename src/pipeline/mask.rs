@@ -85,6 +85,7 @@ impl Masker {
     pub fn dead_letter(&mut self, message: &Message, reason: Reason, subject: Option<&Pii<String>>) -> DeadLetter {
         DeadLetter {
             reason,
+            body_bytes: message.body_len(),
             sealed: self.epoch.seal(message.key, message.body.expose()),
             subject: subject.map(|subject| self.keys.subject.tag(subject.expose())),
         }
@@ -136,8 +137,12 @@ pub fn mask(mut decoded: Vec<Decoded>, masker: &mut Masker) -> Batch {
     let mut rows = Vec::with_capacity(decoded.len() * 256);
     let entries: Vec<Entry> = decoded
         .into_iter()
-        .map(|Decoded { message, meaning }| {
+        .map(|Decoded { mut message, meaning }| {
             let verdict = masker.verdict(&message, meaning, &mut rows);
+            // Sealed, it is not needed any more, unless its group may have to be read again.
+            if matches!(verdict, Verdict::Dead(_)) && message.place.is_none() {
+                message.body = Pii::new(Vec::new());
+            }
             Entry { message, verdict }
         })
         .collect();

@@ -14,6 +14,9 @@ use crate::{
     vault::seal::EpochHeader,
 };
 
+/// Bytes of sealed bodies in one statement, about: it is copied once more on its way.
+const STATEMENT: usize = 1024 * 1024;
+
 /// Writes an epoch's header, unless it is there.
 pub async fn keep_epoch(client: &Client, header: &EpochHeader) -> Result<(), Error> {
     const INSERT: &str = "INSERT INTO masq.epochs (id, started_at, recipient, wrapped) VALUES ($1, $2, $3, $4) \
@@ -30,15 +33,21 @@ pub async fn keep_epoch(client: &Client, header: &EpochHeader) -> Result<(), Err
     Ok(())
 }
 
-/// Writes the dead letters among these entries, whose keys the ledger has just claimed: in one statement, whether it is
-/// one or a flood of them.
+/// Writes the dead letters among these entries, whose keys the ledger has just claimed: many in one statement, since it
+/// may be a flood of them.
 pub async fn write<'a>(
     client: &Client,
     queue: &str,
     epoch: Uuid,
     entries: impl Iterator<Item = &'a Entry>,
 ) -> Result<(), Error> {
-    let letters = Letters::of(entries);
+    let mut letters = Letters::default();
+    for entry in entries {
+        letters.add(entry);
+        if letters.bytes >= STATEMENT {
+            std::mem::take(&mut letters).insert(client, queue, epoch).await?;
+        }
+    }
     if !letters.ids.is_empty() {
         letters.insert(client, queue, epoch).await?;
     }
@@ -55,7 +64,9 @@ pub async fn write_late<'a>(
 ) -> Result<HashSet<Key>, Error> {
     let mut written = HashSet::new();
     for entry in entries {
-        if Letters::of([entry].into_iter()).insert(client, queue, epoch).await? == 1 {
+        let mut letter = Letters::default();
+        letter.add(entry);
+        if letter.insert(client, queue, epoch).await? == 1 {
             written.insert(entry.message.key);
         }
     }
@@ -71,23 +82,23 @@ struct Letters<'a> {
     attempts: Vec<i32>,
     lengths: Vec<i32>,
     bodies: Vec<&'a [u8]>,
+    /// Of all bodies.
+    bytes: usize,
     subjects: Vec<Option<&'a [u8]>>,
 }
 
 impl<'a> Letters<'a> {
-    fn of(entries: impl Iterator<Item = &'a Entry>) -> Self {
-        let mut letters = Self::default();
-        for entry in entries {
-            let Verdict::Dead(DeadLetter { reason, sealed, subject }) = &entry.verdict else { continue };
-            letters.sent.push(ledger::time_of(entry.message.key.sent_at));
-            letters.ids.push(entry.message.key.id);
-            letters.reasons.push(reason.to_string());
-            letters.attempts.push(i32::try_from(entry.message.attempt).unwrap_or(i32::MAX));
-            letters.lengths.push(i32::try_from(entry.message.body_len()).unwrap_or(i32::MAX));
-            letters.bodies.push(&sealed.0);
-            letters.subjects.push(subject.as_ref().map(|tag| tag.0.as_slice()));
-        }
-        letters
+    /// Adds an entry, if it is a dead letter.
+    fn add(&mut self, entry: &'a Entry) {
+        let Verdict::Dead(DeadLetter { reason, body_bytes, sealed, subject }) = &entry.verdict else { return };
+        self.sent.push(ledger::time_of(entry.message.key.sent_at));
+        self.ids.push(entry.message.key.id);
+        self.reasons.push(reason.to_string());
+        self.attempts.push(i32::try_from(entry.message.attempt).unwrap_or(i32::MAX));
+        self.lengths.push(i32::try_from(*body_bytes).unwrap_or(i32::MAX));
+        self.bodies.push(&sealed.0);
+        self.bytes += sealed.0.len();
+        self.subjects.push(subject.as_ref().map(|tag| tag.0.as_slice()));
     }
 
     /// Answers how many were not there yet.

@@ -9,9 +9,12 @@ pub mod dedupe;
 pub mod ledger;
 pub mod lookup;
 pub mod memory;
+#[cfg(feature = "mutants")]
+mod mutants;
 pub mod postgres;
 pub mod replay;
 mod shape;
+mod stalled;
 mod suspects;
 mod transaction;
 
@@ -28,8 +31,8 @@ use crate::{
 
 /// What masking makes of a batch of messages: an outcome for each, sorted by key, no key twice.
 ///
-/// The messages stay with it, as they came, until they are settled: a row that the database refuses must still be
-/// sealed as a dead letter.
+/// The messages that are to be rows stay with it, as they came, until they are settled: one that the database refuses
+/// must still be sealed as a dead letter. Of one that is sealed already the body is gone.
 pub struct Batch {
     /// Sorted by key.
     pub entries: Vec<Entry>,
@@ -70,6 +73,8 @@ pub struct MaskedRow {
 pub struct DeadLetter {
     /// Why.
     pub reason: Reason,
+    /// The length of the body, in bytes.
+    pub body_bytes: u64,
     /// The body, sealed.
     pub sealed: SealedBody,
     /// Whom it concerns, where that could be read.

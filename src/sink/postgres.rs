@@ -24,7 +24,7 @@ use crate::{
     },
     queue::Key,
     sink::{
-        Batch, Entry, Outcome, Sink, SinkError, Verdict, dead_letters, ledger, shape, suspects,
+        Batch, Entry, Outcome, Sink, SinkError, Verdict, dead_letters, ledger, shape, stalled, suspects,
         transaction::{Transaction, Way, WriteError, Written, is_late},
     },
 };
@@ -277,7 +277,10 @@ impl PostgresSink {
         match written {
             Ok(outcomes) => Ok(outcomes),
             Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,
-            Err(error) => Err(self.remedy(error)),
+            Err(error) => {
+                self.make_way(&error).await;
+                Err(self.remedy(error))
+            }
         }
     }
 
@@ -300,6 +303,23 @@ impl PostgresSink {
             )),
             WriteError::Database(error) => self.explain_own(&error),
             WriteError::Rows(error) => self.explain(&error),
+        }
+    }
+
+    /// Whoever holds a lock for longer than anybody waits for one may have been stopped.
+    async fn make_way(&self, error: &WriteError) {
+        let (WriteError::Database(error) | WriteError::Rows(error)) = error else { return };
+        let Some(open) = self.open.as_ref().filter(|_| sqlstate::is_locked(error)) else { return };
+        match stalled::end(&open.session, &self.target).await {
+            Ok(0) => {}
+            Ok(sessions) => tracing::warn!(
+                sessions,
+                "ended sessions of workers that stood still in the middle of a batch whose messages have come again; \
+                 what they had begun is rolled back"
+            ),
+            Err(error) => {
+                tracing::warn!(error = sqlstate::describe(&error), "cannot look for workers that stand still");
+            }
         }
     }
 

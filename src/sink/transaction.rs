@@ -65,6 +65,10 @@ pub(super) struct Transaction<'a> {
 impl Transaction<'_> {
     /// From BEGIN to COMMIT. After an error it is still open.
     pub(super) async fn run(&self, way: Way) -> Written {
+        #[cfg(feature = "mutants")]
+        if let Some(written) = self.run_broken().await {
+            return written;
+        }
         // Its limits and statements are the transaction's own: behind a pooler the next one may be in another session.
         self.session.begin().await?;
         let outcomes = match way {
@@ -83,7 +87,7 @@ impl Transaction<'_> {
     }
 
     /// Those that have a key in the ledger.
-    fn keyed(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn keyed(&self) -> impl Iterator<Item = &Entry> {
         self.entries().iter().filter(|entry| !is_late(entry))
     }
 
@@ -95,7 +99,7 @@ impl Transaction<'_> {
     }
 
     /// Claims the keys that are new and writes what belongs to them.
-    async fn copy_new(&self) -> Written {
+    pub(super) async fn copy_new(&self) -> Written {
         let keyed: Vec<&Entry> = self.keyed().collect();
         // What has its outcome already claims nothing.
         let known = if keyed.iter().any(|entry| dedupe::claims(entry)) {
@@ -114,7 +118,7 @@ impl Transaction<'_> {
 
     /// Writes the rows and dead letters of what is new, and those that are late. Of what is new, the repeated ones are
     /// no rows.
-    async fn write(&self, is_new: impl Fn(&Key) -> bool, repeated: &HashSet<Key>) -> Written {
+    pub(super) async fn write(&self, is_new: impl Fn(&Key) -> bool, repeated: &HashSet<Key>) -> Written {
         let new = || self.keyed().filter(|entry| is_new(&entry.message.key));
         self.write_rows(new().filter(|entry| !repeated.contains(&entry.message.key))).await?;
         let (queue, epoch) = (&self.target.queue, self.batch.epoch.id);
@@ -180,7 +184,8 @@ pub(super) fn is_late(entry: &Entry) -> bool {
     matches!(&entry.verdict, Verdict::Dead(dead) if dead.reason == Reason::OlderThanLedger)
 }
 
-fn copy_rows(target: &Target) -> String {
+/// Its statement that copies rows.
+pub(super) fn copy_rows(target: &Target) -> String {
     let columns: Vec<String> = target.columns.iter().map(|name| quote_ident(name)).collect();
     format!(
         "COPY {}.{} ({}) FROM STDIN BINARY",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use masq::{
     config::Config,
+    db::Timeouts,
     pipeline::{self, PipelineError, Trouble},
     queue::Key,
     shutdown::Shutdown,
@@ -14,7 +15,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     scripted::ScriptedQueue,
-    support::{Database, Keys, config, connector, login, shared, until},
+    support::{Database, Keys, TIMEOUTS, config, connector_within, login, shared, until},
 };
 
 pub(crate) struct Scene {
@@ -24,6 +25,7 @@ pub(crate) struct Scene {
     pub(crate) shared: masq::start::Shared,
     pub(crate) config: Config,
     pub(crate) visibility: Duration,
+    pub(crate) timeouts: Timeouts,
 }
 
 impl Scene {
@@ -39,7 +41,8 @@ impl Scene {
         let keys = Keys::create();
         let shared = shared(&keys);
         let visibility = Duration::from_secs(30);
-        Self { queue: ScriptedQueue::new("login-queue", None), database, keys, shared, config, visibility }
+        let queue = ScriptedQueue::new("login-queue", None);
+        Self { queue, database, keys, shared, config, visibility, timeouts: TIMEOUTS }
     }
 
     pub(crate) fn send(&self, user: &str) -> Key {
@@ -56,7 +59,8 @@ impl Scene {
     }
 
     pub(crate) async fn start_as(&self, url: &str) -> Result<start::Ready, StartError> {
-        start::database(connector(url), &self.config, &self.shared.keys, "login-queue", options()).await
+        let connector = connector_within(url, self.timeouts);
+        start::database(connector, &self.config, &self.shared.keys, "login-queue", options()).await
     }
 
     pub(crate) async fn run(&self) -> Running {

@@ -13,3 +13,9 @@ async fn the_reference_program_agrees_with_every_label() {
 async fn every_known_answer_is_computed_alike_a_second_time() {
     python_prints("vectors.py", &[], String::new()).await;
 }
+
+#[tokio::test]
+async fn the_checker_of_chaos_campaigns_finds_every_invariant_broken() {
+    let printed = python_prints("checker", &["--self-test"], String::new()).await;
+    assert!(printed.ends_with(" cases, 0 wrong\n"), "{printed}");
+}

@@ -139,14 +139,21 @@ impl Database {
     }
 }
 
+/// How long things may take in sessions of tests.
+pub const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(10),
+    lock: Duration::from_secs(1),
+    statement: Duration::from_secs(30),
+    idle_in_transaction: Duration::from_secs(10),
+};
+
 /// How sessions of tests are opened.
 pub fn connector(url: &str) -> Connector {
-    let timeouts = Timeouts {
-        connect: Duration::from_secs(10),
-        lock: Duration::from_secs(1),
-        statement: Duration::from_secs(30),
-        idle_in_transaction: Duration::from_secs(10),
-    };
+    connector_within(url, TIMEOUTS)
+}
+
+/// How sessions are opened that have other limits.
+pub fn connector_within(url: &str, timeouts: Timeouts) -> Connector {
     Connector::new(Conninfo::parse(url, None, &|_| None).unwrap(), timeouts).unwrap()
 }
 

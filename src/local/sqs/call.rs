@@ -23,6 +23,8 @@ pub(super) struct Call<'a> {
     pub(super) service: &'a Service,
     /// The operation's name.
     pub(super) action: &'a str,
+    /// The access key id with which it is signed.
+    pub(super) by: &'a str,
     pub(super) requested_at: Moment,
 }
 
@@ -65,14 +67,14 @@ impl Call<'_> {
     /// The queue that a URL names.
     pub(super) fn queue(&self, url: &str) -> Result<CalledQueue<'_>, Fault> {
         let queue = self.service.queue(url)?;
-        let watch = self.service.history.watch(queue.name(), self.requested_at);
+        let watch = self.service.history.watch(queue.name(), self.by, self.requested_at);
         Ok(CalledQueue { call: self, queue: queue.watched(watch) })
     }
 
     fn trouble(&self, among: &[Trouble]) -> Option<(Trouble, Duration)> {
         let Service { script, history, started, .. } = self.service;
         let drawn = script.draw(self.action, among, started.elapsed());
-        drawn.inspect(|(trouble, _)| history.trouble(self.action, *trouble))
+        drawn.inspect(|(trouble, _)| history.trouble(self.action, self.by, *trouble))
     }
 }
 

@@ -1,8 +1,9 @@
 //! What happened on the server's queues, as JSON lines in the order in which it happened: for a checker that compares
 //! it with what a consumer did. Ids and numbers only, never a body.
 //!
-//! `{"at":1700000000000.125,"event":"delete","queue":"q","id":"…","count":1,"outcome":"deleted"}`
+//! `{"at":1700000000000.125,"by":"KEY","event":"delete","queue":"q","id":"…","count":1,"outcome":"deleted"}`
 //!
+//! `by` is the access key id with which the request is signed, so that a test can tell its consumers apart.
 //! `at` is in milliseconds since 1970-01-01 UTC by the clock that the database on this machine also uses, held back from
 //! ever going back. It is the time of the event, for a delete the time at which its request came in: a line further up
 //! may be a little younger.
@@ -53,6 +54,8 @@ struct File {
 #[derive(Serialize)]
 struct Line<'a> {
     at: f64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    by: &'a str,
     #[serde(flatten)]
     entry: Entry<'a>,
 }
@@ -128,22 +131,23 @@ impl History {
         Moment(latest)
     }
 
-    /// Who writes down what a request does to the messages of `queue`, if anybody does.
-    pub(super) fn watch(&self, queue: &str, requested_at: Moment) -> Option<Watch> {
-        let (history, queue) = (self.0.is_some().then(|| self.clone())?, queue.to_owned());
+    /// Who writes down what a request of `by` does to the messages of `queue`, if anybody does.
+    pub(super) fn watch(&self, queue: &str, by: &str, requested_at: Moment) -> Option<Watch> {
+        let history = self.0.is_some().then(|| self.clone())?;
+        let (queue, by) = (queue.to_owned(), by.to_owned());
         Some(Arc::new(move |event: &Event<'_>| {
             let at = if let Event::Deleted { .. } = event { requested_at } else { history.now() };
-            history.write(at, Entry::of(&queue, event));
+            history.write(at, &by, Entry::of(&queue, event));
         }))
     }
 
-    pub(super) fn trouble(&self, action: &str, fault: Trouble) {
-        self.write(self.now(), Entry::Fault { action, fault });
+    pub(super) fn trouble(&self, action: &str, by: &str, fault: Trouble) {
+        self.write(self.now(), by, Entry::Fault { action, fault });
     }
 
     /// Writes the last line.
     pub(super) fn end(&self, faults: BTreeMap<String, u64>) {
-        self.write(self.now(), Entry::End { faults });
+        self.write(self.now(), "", Entry::End { faults });
     }
 
     /// Whether all lines have been written.
@@ -156,9 +160,9 @@ impl History {
         file.failure.take().map_or(Ok(()), Err)
     }
 
-    fn write(&self, at: Moment, entry: Entry) {
+    fn write(&self, at: Moment, by: &str, entry: Entry) {
         let Some(book) = &self.0 else { return };
-        let mut line = serde_json::to_vec(&Line { at: at.millis(), entry }).unwrap_or_default();
+        let mut line = serde_json::to_vec(&Line { at: at.millis(), by, entry }).unwrap_or_default();
         line.push(b'\n');
         let mut file = book.file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = file.out.write_all(&line)

@@ -25,7 +25,7 @@ pub(super) async fn answer(State(service): State<Service>, request: Request) -> 
     let requested_at = service.history.now();
     let (head, body) = request.into_parts();
     let action = text(&head.headers, "x-amz-target").strip_prefix("AmazonSQS.").unwrap_or_default();
-    let call = Call { service: &service, action, requested_at };
+    let call = Call { service: &service, action, by: signer(&head.headers), requested_at };
     let answered = match to_bytes(body, BODY_LIMIT).await {
         Ok(body) => perform(&call, text(&head.headers, "host"), &body).await,
         Err(_cut_or_too_large) => Err(Fault::BodyUnreadable { limit: BODY_LIMIT }),
@@ -44,6 +44,12 @@ pub(super) async fn answer(State(service): State<Service>, request: Request) -> 
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The access key id in `AWS4-HMAC-SHA256 Credential=ID/DATE/…`, which nothing here verifies.
+fn signer(headers: &HeaderMap) -> &str {
+    let credential = text(headers, "authorization").split_once("Credential=");
+    credential.and_then(|(_, scope)| scope.split('/').next()).unwrap_or_default()
 }
 
 /// Does what `X-Amz-Target` names and serialises what comes of it.

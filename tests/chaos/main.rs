@@ -1,0 +1,195 @@
+//! The chaos campaign: real workers, a real PostgreSQL and the local queue as processes, hurt in every way that we can
+//! name while messages flow; then a checker that shares no code with masq says whether each message counted once.
+//!
+//! `./dev chaos --help` says what can be asked for. Without arguments it is the short campaign of `./dev test`.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test that fails says so by panicking, and a campaign that goes well says how"
+)]
+
+mod bodies;
+mod campaign;
+mod clock;
+mod database;
+mod effects;
+mod faults;
+mod mutants;
+mod namespace;
+mod nemesis;
+mod producer;
+mod programs;
+mod proxy;
+mod records;
+mod script;
+mod verdict;
+mod workers;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use masq::local::scratch::Scratch;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    campaign::{Outcome, Plans},
+    faults::Fault,
+    programs::Programs,
+    verdict::Verdict,
+};
+
+/// Hurt masq while it works, and check that every message counted once
+#[derive(Parser)]
+#[command(name = "./dev chaos", max_term_width = 100)]
+struct Arguments {
+    /// Send so many messages
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    messages: u64,
+    /// Spread messages and faults over so many seconds
+    #[arg(long, value_name = "N", default_value_t = 150)]
+    seconds: u64,
+    /// kill -9 a worker so often
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    kills: u64,
+    /// Crash PostgreSQL so often
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    crashes: u64,
+    /// Cut a connection at COMMIT so often, before and after by turns
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    cuts: u64,
+    /// Let each other fault happen so often
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    others: u64,
+    /// Choose messages, faults and their times [default: a new one each time]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Run this broken variant of masq; then the checker must find a violation
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// Run a small campaign with each broken variant; in each the checker must find what is broken
+    #[arg(long)]
+    mutants: bool,
+    /// Build the ordinary workers as they are released
+    #[arg(long)]
+    release: bool,
+    /// Keep all evidence in this directory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Write a report to this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Which tests `cargo test` was asked for
+    #[arg(hide = true)]
+    filters: Vec<String>,
+    /// As `cargo test` passes it on
+    #[arg(long, hide = true)]
+    nocapture: bool,
+}
+
+impl Arguments {
+    fn faults(&self) -> BTreeMap<Fault, u64> {
+        let often = |fault: &Fault| match fault {
+            Fault::KillWorker => self.kills,
+            Fault::CrashDatabase => self.crashes,
+            Fault::CutBeforeCommit => self.cuts / 2,
+            Fault::CutAfterCommit => self.cuts - self.cuts / 2,
+            _ => self.others,
+        };
+        Fault::ALL.iter().map(|fault| (*fault, often(fault))).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filters = &arguments.filters;
+    if !filters.is_empty() && !filters.iter().any(|filter| "chaos".contains(filter.as_str())) {
+        println!("chaos: not asked for");
+        return ExitCode::SUCCESS;
+    }
+    namespace::enter();
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let went_well = runtime.block_on(async {
+        tokio::select! {
+            went_well = go(&arguments) => went_well,
+            // What runs ends with its handles.
+            () = stopped() => false,
+        }
+    });
+    if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn go(arguments: &Arguments) -> bool {
+    let programs = Programs::build(arguments.release);
+    if arguments.mutants {
+        return mutants::are_found(&programs, arguments.seed.unwrap_or_else(new_seed)).await;
+    }
+    let plans = Plans {
+        seed: arguments.seed.unwrap_or_else(new_seed),
+        messages: arguments.messages,
+        time: Duration::from_secs(arguments.seconds),
+        faults: arguments.faults(),
+        queue_faults: arguments.others,
+        mutant: arguments.mutant.clone(),
+        programs,
+    };
+    println!("chaos: {} messages, seed {}", plans.messages, plans.seed);
+    let scratch;
+    let directory: &Path = match &arguments.keep {
+        Some(directory) => directory,
+        None => {
+            scratch = Scratch::new("masq-chaos-").expect("a directory can be made");
+            scratch.path()
+        }
+    };
+    std::fs::create_dir_all(directory).expect("the directory can be made");
+    let outcome = campaign::run(&plans, directory).await;
+    say(&outcome);
+    let verdict = Verdict::of(directory).await;
+    print!("{}", verdict.printed);
+    outcome.database.lock().await.stop().await;
+    match &plans.mutant {
+        // A mutant may also spoil the effects of faults; what counts is what the checker finds.
+        Some(_) => !verdict.is_sound,
+        None => verdict.is_sound && outcome.complaints.is_empty(),
+    }
+}
+
+/// Returns when somebody asks this program to end.
+async fn stopped() {
+    let listen = |kind| signal(kind).expect("signals can be listened for");
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn new_seed() -> u64 {
+    fastrand::u64(..1_000_000)
+}
+
+fn say(outcome: &Outcome) {
+    println!("{}", outcome.faults);
+    for complaint in &outcome.complaints {
+        println!("chaos: {complaint}");
+    }
+    let sqlstates: Vec<_> = outcome.sqlstates.iter().map(|(code, count)| format!("{code} × {count}")).collect();
+    println!("what PostgreSQL said to the workers: {}", sqlstates.join(", "));
+    for (what, times) in
+        [("first commit after PostgreSQL accepts", &outcome.recoveries), ("graceful stop", &outcome.stops)]
+    {
+        let mut times = times.clone();
+        times.sort();
+        if let (Some(median), Some(last)) = (times.get(times.len() / 2), times.last()) {
+            println!("{what}: median {median:.2?}, longest {last:.2?} of {}", times.len());
+        }
+    }
+    println!("the campaign took {:.0?}", outcome.took);
+}

@@ -1,0 +1,69 @@
+//! Who tests the tester: a small campaign with workers of each broken variant, in which the checker has to find the very
+//! violation that the mistake leads to. One that it does not find means that the campaign could pass while a message is
+//! lost.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use masq::local::scratch::Scratch;
+
+use crate::{
+    campaign::{self, Plans},
+    faults::Fault,
+    programs::Programs,
+    verdict::Verdict,
+};
+
+/// A broken variant, the faults that bring its mistake to light, and the violations of which one must be found.
+struct Trial {
+    mutant: &'static str,
+    faults: &'static [(Fault, u64)],
+    expected: &'static [&'static str],
+}
+
+const fn trial(mutant: &'static str, faults: &'static [(Fault, u64)], expected: &'static [&'static str]) -> Trial {
+    Trial { mutant, faults, expected }
+}
+
+const TRIALS: [Trial; 9] = [
+    trial("no-ledger", &[(Fault::CutAfterCommit, 6)], &["row_twice"]),
+    trial("delete-first", &[(Fault::CutBeforeCommit, 6)], &["deleted_before_commit", "deleted_without_outcome"]),
+    trial("ledger-first", &[(Fault::KillWorker, 12), (Fault::CutAfterCommit, 6)], &["row_missing", "letter_missing"]),
+    trial("rows-first", &[(Fault::KillWorker, 6), (Fault::CutAfterCommit, 6)], &["row_twice"]),
+    trial("unknown-is-done", &[(Fault::CutBeforeCommit, 6)], &["lost"]),
+    trial("pruned-early", &[(Fault::KillWorker, 6)], &["row_twice"]),
+    trial("select-then-insert", &[(Fault::Delay, 12)], &["row_twice"]),
+    trial("no-dedupe", &[], &["event_twice"]),
+    trial("asynchronous-commit", &[(Fault::CrashDatabase, 4)], &["lost"]),
+];
+
+const MESSAGES: u64 = 4_000;
+const TIME: Duration = Duration::from_secs(12);
+
+/// Whether all of them are found.
+pub(crate) async fn are_found(programs: &Programs, seed: u64) -> bool {
+    let mut all = true;
+    for Trial { mutant, faults, expected } in TRIALS {
+        let start = Instant::now();
+        let plans = Plans {
+            seed,
+            messages: MESSAGES,
+            time: TIME,
+            faults: BTreeMap::from_iter(faults.iter().copied()),
+            queue_faults: 0,
+            mutant: Some(mutant.to_owned()),
+            programs: programs.clone(),
+        };
+        let scratch = Scratch::new("masq-chaos-").expect("a directory can be made");
+        let outcome = campaign::run(&plans, scratch.path()).await;
+        let verdict = Verdict::of(scratch.path()).await;
+        outcome.database.lock().await.stop().await;
+        let found = expected.iter().any(|kind| verdict.kinds().contains(kind));
+        all &= found;
+        let (was, kinds) = (if found { "found" } else { "NOT FOUND" }, verdict.kinds());
+        println!("{mutant}: {was} by {kinds:?}, seed {seed}, {:.0?}", start.elapsed());
+    }
+    all
+}
