@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 pub use status::{Status, Trouble};
 
 use self::{
-    acknowledge::{acknowledge, give_back},
+    acknowledge::{acknowledge, delete_too_early, give_back},
     decode::{Decoder, decode},
     load::{Judge, Loaded, Unsettled, load},
     mask::{Masker, mask},
@@ -43,7 +43,7 @@ use crate::{
     backoff::Backoff,
     metrics::{Metrics, Step},
     mutant::{self, Mutant},
-    queue::{Message, Queue, Receipt},
+    queue::{Message, Queue},
     shutdown::Shutdown,
     sink::Sink,
 };
@@ -158,8 +158,7 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         let batch = mask(decoded, &mut self.masker);
         clock.lap(Step::Mask);
         if mutant::is(Mutant::DeleteFirst) {
-            let receipts: Vec<Receipt> = batch.entries.iter().map(|entry| entry.message.receipt.clone()).collect();
-            drop(self.queue.delete(&receipts).await);
+            delete_too_early(&self.queue, &batch).await;
         }
         let may_carry = self.intake.answers_left() > 0;
         let judge = Judge { decoder: &self.decoder, masker: &mut self.masker, status: &self.status, may_carry };

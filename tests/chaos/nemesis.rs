@@ -133,8 +133,13 @@ impl Nemesis {
         match fault {
             Fault::CrashDatabase => return self.crash(&mut database, random).await,
             Fault::KillBackend => {
-                if !database.kill_backend().await {
-                    return;
+                let until = Instant::now() + EFFECT_PATIENCE;
+                // They may all be connecting again at this moment.
+                while !database.kill_backend().await {
+                    if Instant::now() > until {
+                        return;
+                    }
+                    sleep(Duration::from_millis(50)).await;
                 }
                 self.tally.fired(fault);
                 sleep(time).await;

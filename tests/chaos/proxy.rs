@@ -227,9 +227,19 @@ impl Connection {
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let awaited = Awaited::default();
-        tokio::select! {
+        let end = tokio::select! {
             end = self.carry_up(BufReader::new(from_client), to_server, &awaited) => end,
             end = self.carry_down(BufReader::new(from_server), to_client, &awaited) => end,
+        };
+        // The connection ended before its COMMIT was answered, for another reason.
+        self.give_back(&awaited);
+        end
+    }
+
+    /// A blow that was not struck waits for the next COMMIT.
+    fn give_back(&self, awaited: &Awaited) {
+        if let Some(blow) = awaited.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.lane.state().blows.push_front(blow);
         }
     }
 
@@ -288,10 +298,8 @@ impl Connection {
                     if let Some(code) = field(&message, b'C') {
                         *self.lane.state().sqlstates.entry(code).or_default() += 1;
                     }
-                    // A COMMIT that failed was no COMMIT: the blow waits for the next one.
-                    if let Some(blow) = awaited.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                        self.lane.state().blows.push_front(blow);
-                    }
+                    // A COMMIT that failed was no COMMIT.
+                    self.give_back(awaited);
                 }
                 b'Z' if message[5..] == *b"T" => drop(self.lane.phase.send_replace(Phase::Open)),
                 _ => {}

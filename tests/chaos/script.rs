@@ -45,23 +45,24 @@ const CAME_AGAIN: Sign = Sign::Seen("the message came again");
 const DELETED_AGAIN: Sign = Sign::Seen("a delete was asked for again after it was done");
 
 pub(crate) const FAULTS: [QueueFault; 14] = [
-    QueueFault::new("throttle", &[RECEIVE, DELETE, EXTEND], (0.05, 20), Sign::Said("RequestThrottled")),
-    QueueFault::new("unavailable", &[RECEIVE, DELETE, EXTEND], (0.05, 20), Sign::Said("ServiceUnavailable")),
-    QueueFault::new("denied", &[RECEIVE, DELETE], (0.02, 3), Sign::Said("AccessDenied")),
-    QueueFault::new("expired_token", &[RECEIVE, DELETE], (0.02, 3), Sign::SaidAgain("AWS credentials fetched")),
-    QueueFault::new("over_limit", &[RECEIVE], (0.02, 5), Sign::Said("OverLimit")),
-    QueueFault::new("hang", &[RECEIVE, DELETE, EXTEND], (0.01, 8), Sign::Said("no answer from")),
-    QueueFault::new("lose_answer", &[RECEIVE, DELETE, EXTEND], (0.03, 15), DELETED_AGAIN),
-    QueueFault::new("fail_entries", &[DELETE, EXTEND], (0.02, 50), Sign::Said("entries of a batch failed")),
-    QueueFault::new("stale", &[DELETE], (0.02, 100), CAME_AGAIN),
-    QueueFault::new("ghost", &[DELETE], (0.02, 100), CAME_AGAIN).lasting(2.0),
-    QueueFault::new("double", &[RECEIVE], (0.02, 100), Sign::Seen("two deliveries within 0.9 s")),
-    QueueFault::new("early", &[RECEIVE], (0.02, 100), Sign::Seen("two deliveries within 0.9 s")),
-    QueueFault::new("corrupt", &[RECEIVE], (0.01, 20), Sign::Said("does not fit its MD5")),
-    QueueFault::new("empty", &[RECEIVE], (0.05, 50), Sign::Seen("the same worker received later")),
+    QueueFault::new("throttle", &[RECEIVE, DELETE, EXTEND], (0.005, 20), Sign::Said("RequestThrottled")),
+    QueueFault::new("unavailable", &[RECEIVE, DELETE, EXTEND], (0.005, 20), Sign::Said("ServiceUnavailable")),
+    QueueFault::new("denied", &[RECEIVE, DELETE], (0.002, 5), Sign::Said("AccessDenied")),
+    QueueFault::new("expired_token", &[RECEIVE, DELETE], (0.002, 5), Sign::SaidAgain("AWS credentials fetched")),
+    QueueFault::new("over_limit", &[RECEIVE], (0.003, 20), Sign::Said("OverLimit")),
+    QueueFault::new("hang", &[DELETE, EXTEND], (0.004, 15), Sign::Said("no answer from")),
+    QueueFault::new("lose_answer", &[RECEIVE, DELETE, EXTEND], (0.004, 15), DELETED_AGAIN),
+    QueueFault::new("fail_entries", &[DELETE, EXTEND], (0.003, 100), Sign::Said("entries of a batch failed")),
+    QueueFault::new("stale", &[DELETE], (0.003, 100), CAME_AGAIN),
+    QueueFault::new("ghost", &[DELETE], (0.003, 100), CAME_AGAIN).lasting(2.0),
+    QueueFault::new("double", &[RECEIVE], (0.003, 100), Sign::Seen("two deliveries within 0.9 s")),
+    QueueFault::new("early", &[RECEIVE], (0.003, 100), Sign::Seen("two deliveries within 0.9 s")),
+    QueueFault::new("corrupt", &[RECEIVE], (0.001, 30), Sign::Said("does not fit its MD5")),
+    QueueFault::new("empty", &[RECEIVE], (0.01, 50), Sign::Seen("the same worker received later")),
 ];
 
-/// The script: each fault from some moment in the first half on, until `end` after the queue's start.
+/// The script: each fault from some moment in the first tenth on, until `end` after the queue's start. The shares are
+/// such that it lasts about as long.
 pub(crate) fn script(random: &mut Rng, messages: u64, end: Duration) -> String {
     let end = end.as_secs_f64();
     let rule = |fault: &QueueFault, action: &str, random: &mut Rng| {
@@ -69,7 +70,7 @@ pub(crate) fn script(random: &mut Rng, messages: u64, end: Duration) -> String {
             "action": action,
             "fault": fault.name,
             "share": fault.share,
-            "from": random.f64() * end / 2.0,
+            "from": random.f64() * end / 10.0,
             "until": end,
             "times": fault.times.max(fault.times * messages / 50_000),
         });
