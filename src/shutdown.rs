@@ -30,6 +30,7 @@ impl Shutdown {
     /// Sleeps, but not past the signal. Answers whether the sleep ran its whole length.
     pub async fn sleep(&self, duration: std::time::Duration) -> bool {
         tokio::select! {
+            biased;
             () = self.started() => false,
             () = tokio::time::sleep(duration) => true,
         }

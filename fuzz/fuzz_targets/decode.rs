@@ -9,12 +9,16 @@ use masq::{
     json::{Document, Fault},
     sink::Verdict,
 };
-use masq_fuzz::Steps;
+use masq_fuzz::{Steps, keys};
 
 thread_local! {
-    static STEPS: RefCell<[Steps; 4]> = RefCell::new(["none", "sns", "eventbridge", "auto"].map(|envelope| {
-        Steps::new(&format!("[queue]\nenvelope = \"{envelope}\"\ndedupe = \"body:event_id\"\n"))
-    }));
+    static STEPS: RefCell<[Steps; 4]> = RefCell::new(steps());
+}
+
+fn steps() -> [Steps; 4] {
+    let keys = keys();
+    ["none", "sns", "eventbridge", "auto"]
+        .map(|envelope| Steps::new(&format!("[queue]\nenvelope = \"{envelope}\"\ndedupe = \"body:event_id\"\n"), &keys))
 }
 
 fuzz_target!(|body: &[u8]| {
@@ -32,12 +36,9 @@ fuzz_target!(|body: &[u8]| {
         for row in rows[1].iter().chain(&rows[2]) {
             assert!(rows[3].as_ref() == Some(row));
         }
-        if let [.., steps] = all {
-            let batch = steps.run(body);
-            if let Verdict::Dead(dead) = &batch.entries[0].verdict {
-                let reason = dead.reason.to_string();
-                assert!(reason.len() < 64 && reason.is_ascii(), "a reason names a field of the configuration at most");
-            }
+        if let Verdict::Dead(dead) = &all[3].run(body).entries[0].verdict {
+            let reason = dead.reason.to_string();
+            assert!(reason.len() < 64 && reason.is_ascii(), "a reason names a field of the configuration at most");
         }
     });
 });
@@ -48,7 +49,8 @@ fn agrees_with_serde(body: &[u8]) {
     let read = Document::parse(text).map(|document| document.fault());
     let theirs = serde_json::from_str::<serde_json::Value>(text).is_ok();
     match read {
-        Ok(None | Some(Fault::DuplicateKey | Fault::Nul | Fault::NumberOutOfRange)) => {
+        // The least fault is told: behind these there is no lone surrogate, which serde_json refuses.
+        Ok(None | Some(Fault::Nul | Fault::NumberOutOfRange)) => {
             assert!(theirs || nests_deeply(text), "serde_json refuses it");
         }
         Ok(_) | Err(Fault::TooDeep) => {}

@@ -19,7 +19,12 @@ use masq::{
 /// 2023-05-06 07:08:09 UTC.
 pub const SENT_AT: i64 = 1_683_356_889_000;
 
-/// The pure steps of the pipeline under one configuration, with keys that nobody has.
+/// Keys that nobody has.
+pub fn keys() -> Arc<KeyRing> {
+    Arc::new(KeyRing::throw_away().expect("the system has random numbers"))
+}
+
+/// The pure steps of the pipeline under one configuration.
 pub struct Steps {
     pub config: Config,
     pub stored: Vec<ColumnType>,
@@ -28,14 +33,13 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// `file`: what differs from the built-in configuration.
-    pub fn new(file: &str) -> Self {
+    /// `file`: what differs from the built-in configuration. `keys`: [`keys`], or those of other steps.
+    pub fn new(file: &str, keys: &Arc<KeyRing>) -> Self {
         let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
         let config = Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"));
         let stored: Vec<ColumnType> = config.columns.iter().map(|column| column.column_type).collect();
-        let keys = Arc::new(KeyRing::throw_away().expect("the system has random numbers"));
         let epoch = keys.new_epoch(SENT_AT).expect("the system has random numbers");
-        let masker = Masker::new(&config.columns, &stored, keys, epoch).expect("the domains are short");
+        let masker = Masker::new(&config.columns, &stored, Arc::clone(keys), epoch).expect("the domains are short");
         Self { decoder: start::decoder(&config, &stored), config, stored, masker }
     }
 

@@ -15,6 +15,7 @@ use crate::{
         load::{Loaded, Unsettled},
     },
     queue::{Queue, QueueError, Receipt},
+    sink::Batch,
 };
 
 /// How often a delete is tried. Each try doubles the delay; after the last the message is left to redelivery.
@@ -81,4 +82,10 @@ pub(super) async fn give_back<Q: Queue>(queue: &Q, unsettled: Vec<Unsettled>) {
             tracing::debug!(%error, "could not give messages back; they come again when their visibility ends");
         }
     }
+}
+
+/// The mistake of a mutant: deletes a batch that nobody has written yet.
+pub(super) async fn delete_too_early<Q: Queue>(queue: &Q, batch: &Batch) {
+    let receipts: Vec<Receipt> = batch.entries.iter().map(|entry| entry.message.receipt.clone()).collect();
+    drop(queue.delete(&receipts).await);
 }

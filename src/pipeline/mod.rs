@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 pub use status::{Status, Trouble};
 
 use self::{
-    acknowledge::{acknowledge, give_back},
+    acknowledge::{acknowledge, delete_too_early, give_back},
     decode::{Decoder, decode},
     load::{Judge, Loaded, Unsettled, load},
     mask::{Masker, mask},
@@ -42,6 +42,7 @@ use self::{
 use crate::{
     backoff::Backoff,
     metrics::{Metrics, Step},
+    mutant::{self, Mutant},
     queue::{Message, Queue},
     shutdown::Shutdown,
     sink::Sink,
@@ -156,6 +157,9 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         clock.lap(Step::Decode);
         let batch = mask(decoded, &mut self.masker);
         clock.lap(Step::Mask);
+        if mutant::is(Mutant::DeleteFirst) {
+            delete_too_early(&self.queue, &batch).await;
+        }
         let may_carry = self.intake.answers_left() > 0;
         let judge = Judge { decoder: &self.decoder, masker: &mut self.masker, status: &self.status, may_carry };
         let mut loaded = load(&mut self.sink, batch, judge, shutdown).await;

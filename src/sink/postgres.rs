@@ -278,7 +278,11 @@ impl PostgresSink {
             Ok(outcomes) => Ok(outcomes),
             Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,
             Err(error) => {
-                self.make_way(&error).await;
+                if let (Some(open), WriteError::Database(error) | WriteError::Rows(error)) = (&self.open, &error)
+                    && sqlstate::is_locked(error)
+                {
+                    stalled::make_way(&open.session, &self.target).await;
+                }
                 Err(self.remedy(error))
             }
         }
@@ -303,23 +307,6 @@ impl PostgresSink {
             )),
             WriteError::Database(error) => self.explain_own(&error),
             WriteError::Rows(error) => self.explain(&error),
-        }
-    }
-
-    /// Whoever holds a lock for longer than anybody waits for one may have been stopped.
-    async fn make_way(&self, error: &WriteError) {
-        let (WriteError::Database(error) | WriteError::Rows(error)) = error else { return };
-        let Some(open) = self.open.as_ref().filter(|_| sqlstate::is_locked(error)) else { return };
-        match stalled::end(&open.session, &self.target).await {
-            Ok(0) => {}
-            Ok(sessions) => tracing::warn!(
-                sessions,
-                "ended sessions of workers that stood still in the middle of a batch whose messages have come again; \
-                 what they had begun is rolled back"
-            ),
-            Err(error) => {
-                tracing::warn!(error = sqlstate::describe(&error), "cannot look for workers that stand still");
-            }
         }
     }
 

@@ -9,7 +9,7 @@
 use tokio_postgres::{Error, types::Type};
 
 use crate::{
-    db::Session,
+    db::{Session, sqlstate},
     sink::{postgres::Target, transaction::copy_rows},
 };
 
@@ -20,8 +20,20 @@ const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
      AND (query LIKE '%masq.%' OR left($1, length(query)) = query) \
      AND query_start < clock_timestamp() - current_setting('statement_timeout')::interval";
 
-/// Ends them, and answers how many there were.
-pub(super) async fn end(session: &Session, target: &Target) -> Result<i64, Error> {
+/// Ends them, and says so.
+pub(super) async fn make_way(session: &Session, target: &Target) {
+    match end(session, target).await {
+        Ok(0) => {}
+        Ok(sessions) => tracing::warn!(
+            sessions,
+            "ended sessions of workers that stood still in the middle of a batch whose messages have come again; what they \
+             had begun is rolled back"
+        ),
+        Err(error) => tracing::warn!(error = sqlstate::describe(&error), "cannot look for workers that stand still"),
+    }
+}
+
+async fn end(session: &Session, target: &Target) -> Result<i64, Error> {
     let copy = copy_rows(target);
     session.within(session.query_typed_one(END, &[(&copy, Type::TEXT)])).await?.try_get(0)
 }

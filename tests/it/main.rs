@@ -39,6 +39,7 @@ mod replay;
 mod run;
 mod second_opinions;
 mod signature;
+mod sim;
 mod sink;
 mod stopped;
 mod tables;

@@ -48,9 +48,12 @@ impl Worker {
         let queue = queues.create("login-queue", Settings::default()).unwrap();
         let server = SqsServer::start((Ipv4Addr::LOCALHOST, 0).into(), queues).await.unwrap();
         let (url, keys) = (server.queue_url("login-queue"), scene.keys.path().display().to_string());
-        let mut command =
-            service(&["run", "--queue-url", &url, "--database-url", &scene.database.url, "--keys", &keys]);
-        let child = command.args(["--connections", "1"]).spawn().unwrap();
+        // It must still be waiting when it is stopped.
+        let config = scene.keys.directory.path().join("masq.toml");
+        std::fs::write(&config, "[database]\nconnections = 1\nlock_timeout = \"25s\"\n").unwrap();
+        let arguments =
+            ["run", "--queue-url", &url, "--database-url", &scene.database.url, "--keys", &keys, "--config"];
+        let child = service(&arguments).arg(config).spawn().unwrap();
         let keys = vec![queue.send(login("first", "10.0.0.1").into_bytes())];
         let worker = Self { scene, child, queue, keys, _server: server };
         worker.until_settled().await;
