@@ -2,7 +2,7 @@
 //! in its hands when it was hurt, and how often each of the queue's own faults was felt.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fmt::Write as _,
     fs::File,
     io::{BufRead as _, BufReader},
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     faults::{Fault, Tally},
-    script::{FAULTS, Sign},
+    script::{FAULTS, QueueFault, Sign},
 };
 
 /// A delivery that nobody settled, and the next one of the same message; times in milliseconds since 1970-01-01 UTC.
@@ -50,8 +50,13 @@ struct Line {
     #[serde(default)]
     fault: String,
     #[serde(default)]
+    action: String,
+    #[serde(default)]
     outcome: String,
 }
+
+/// Faults that wait for the same worker to do the same once more.
+type Refused = HashMap<(String, String), Vec<&'static str>>;
 
 /// Where a message is, as far as the history is read.
 #[derive(Default)]
@@ -74,7 +79,7 @@ impl Effects {
 
     fn read_history(&mut self, path: &Path) {
         let mut courses: HashMap<String, Course> = HashMap::new();
-        let mut empty = HashSet::new();
+        let mut refused = Refused::new();
         for line in lines(path) {
             let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
             match line.event.as_str() {
@@ -83,14 +88,12 @@ impl Effects {
                     if let Some(fault) = known {
                         self.queue.entry(fault.name).or_default().0 += 1;
                     }
-                    if line.fault == "empty" {
-                        empty.insert(line.by);
+                    if let Some(QueueFault { name, sign: Sign::AskedAgain, .. }) = known {
+                        refused.entry((line.by, line.action)).or_default().push(*name);
                     }
                 }
                 "receive" => {
-                    if empty.remove(&line.by) {
-                        self.queue.entry("empty").or_default().1 += 1;
-                    }
+                    self.asked_again(&mut refused, (&line.by, "ReceiveMessage"));
                     let course = courses.entry(line.id).or_default();
                     if let Some((by, first)) = course.held.replace((line.by, line.at)) {
                         self.again.push(Again { by, first, second: line.at });
@@ -105,6 +108,7 @@ impl Effects {
                     course.received_at = line.at;
                 }
                 "delete" => {
+                    self.asked_again(&mut refused, (&line.by, "DeleteMessageBatch"));
                     let course = courses.entry(line.id).or_default();
                     course.held = None;
                     match line.outcome.as_str() {
@@ -113,9 +117,17 @@ impl Effects {
                         _ => {}
                     }
                 }
+                "extend" => self.asked_again(&mut refused, (&line.by, "ChangeMessageVisibilityBatch")),
                 "ghost" => courses.entry(line.id).or_default().awaits = Some("ghost"),
                 _ => {}
             }
+        }
+    }
+
+    /// A worker does what it was refused before.
+    fn asked_again(&mut self, refused: &mut Refused, (by, action): (&str, &str)) {
+        for fault in refused.remove(&(by.to_owned(), action.to_owned())).unwrap_or_default() {
+            self.queue.entry(fault).or_default().1 += 1;
         }
     }
 
@@ -128,7 +140,7 @@ impl Effects {
                 let felt = match fault.sign {
                     Sign::Said(words) => said(words),
                     Sign::SaidAgain(words) => said(words).saturating_sub(1),
-                    Sign::Seen(_) => 0,
+                    Sign::Seen(_) | Sign::AskedAgain => 0,
                 };
                 self.queue.entry(fault.name).or_default().1 += felt;
             }
@@ -173,6 +185,7 @@ impl Effects {
             let seen = match fault.sign {
                 Sign::Said(words) | Sign::SaidAgain(words) => format!("a worker's log: {words}"),
                 Sign::Seen(what) => what.to_owned(),
+                Sign::AskedAgain => "the same worker did the same later".to_owned(),
             };
             let _infallible = writeln!(table, "| {} | {fired} | {felt} | {seen} |", fault.name);
             if fired < required {

@@ -113,22 +113,28 @@ fn main() -> ExitCode {
         println!("chaos: not asked for");
         return ExitCode::SUCCESS;
     }
-    namespace::enter();
+    let directory = namespace::directory();
+    let scratch = directory.is_none().then(|| Scratch::new("masq-chaos-").expect("a directory can be made"));
+    let directory = directory.or_else(|| Some(scratch.as_ref()?.path().to_owned())).expect("there is a directory");
+    if let Some(ended) = namespace::enter(&directory) {
+        return ended;
+    }
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let went_well = runtime.block_on(async {
         tokio::select! {
-            went_well = go(&arguments) => went_well,
+            went_well = go(&arguments, &directory) => went_well,
             // What runs ends with its handles.
             () = stopped() => false,
+            () = namespace::left_alone() => false,
         }
     });
     if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn go(arguments: &Arguments) -> bool {
+async fn go(arguments: &Arguments, directory: &Path) -> bool {
     let programs = Programs::build(arguments.release);
     if arguments.mutants {
-        return mutants::are_found(&programs, arguments.seed.unwrap_or_else(new_seed)).await;
+        return mutants::are_found(&programs, arguments.seed.unwrap_or_else(new_seed), directory).await;
     }
     let plans = Plans {
         seed: arguments.seed.unwrap_or_else(new_seed),
@@ -140,14 +146,7 @@ async fn go(arguments: &Arguments) -> bool {
         programs,
     };
     println!("chaos: {} messages, seed {}", plans.messages, plans.seed);
-    let scratch;
-    let directory: &Path = match &arguments.keep {
-        Some(directory) => directory,
-        None => {
-            scratch = Scratch::new("masq-chaos-").expect("a directory can be made");
-            scratch.path()
-        }
-    };
+    let directory = arguments.keep.as_deref().unwrap_or(directory);
     std::fs::create_dir_all(directory).expect("the directory can be made");
     let outcome = campaign::run(&plans, directory).await;
     say(&outcome);

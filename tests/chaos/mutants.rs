@@ -4,10 +4,10 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    path::Path,
     time::{Duration, Instant},
 };
-
-use masq::local::scratch::Scratch;
 
 use crate::{
     campaign::{self, Plans},
@@ -43,7 +43,7 @@ const MESSAGES: u64 = 4_000;
 const TIME: Duration = Duration::from_secs(12);
 
 /// Whether all of them are found.
-pub(crate) async fn are_found(programs: &Programs, seed: u64) -> bool {
+pub(crate) async fn are_found(programs: &Programs, seed: u64, directory: &Path) -> bool {
     let mut all = true;
     for Trial { mutant, faults, expected } in TRIALS {
         let start = Instant::now();
@@ -56,9 +56,10 @@ pub(crate) async fn are_found(programs: &Programs, seed: u64) -> bool {
             mutant: Some(mutant.to_owned()),
             programs: programs.clone(),
         };
-        let scratch = Scratch::new("masq-chaos-").expect("a directory can be made");
-        let outcome = campaign::run(&plans, scratch.path()).await;
-        let verdict = Verdict::of(scratch.path()).await;
+        let directory = directory.join(mutant);
+        fs::create_dir(&directory).expect("a directory can be made");
+        let outcome = campaign::run(&plans, &directory).await;
+        let verdict = Verdict::of(&directory).await;
         outcome.database.lock().await.stop().await;
         let found = expected.iter().any(|kind| verdict.kinds().contains(kind));
         all &= found;
