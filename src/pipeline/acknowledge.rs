@@ -24,24 +24,41 @@ const TRIES: u32 = 4;
 /// How long until a delete that is denied is tried again: at first, and at most. Somebody has to change a policy.
 const DENIED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The longest time for which a message that is given back stays hidden.
-const LONGEST_REST: Duration = Duration::from_secs(300);
+/// The longest time for which a message that is given back stays hidden. It is given back at a stop only, so that what
+/// comes next may take it soon.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// How long deletes, and then giving back, may take once it is time to stop. Who waits for the end should not wait for a
+/// queue that does not answer; what is left comes again, and changes nothing.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Deletes what is settled and gives back what is not.
 pub async fn acknowledge<Q: Queue>(queue: &Q, loaded: Loaded, surroundings: Surroundings<'_>) {
+    let (settled, unsettled) = loaded.into_parts();
+    let last_moment = async {
+        surroundings.shutdown.started().await;
+        tokio::time::sleep(LAST_MOMENT).await;
+    };
+    tokio::select! {
+        biased;
+        () = delete_all(queue, settled, surroundings) => {}
+        () = last_moment => {}
+    }
+    give_back(queue, unsettled).await;
+}
+
+/// Deletes these, and waits for as long as that is denied.
+async fn delete_all<Q: Queue>(queue: &Q, mut settled: Vec<Receipt>, surroundings: Surroundings<'_>) {
     let Surroundings { metrics, status, shutdown } = surroundings;
-    let (mut settled, unsettled) = loaded.into_parts();
     let mut patience = Patience::new(&status.deletes, shutdown, DENIED.0, DENIED.1);
     while let Err(denied) = delete(queue, &mut settled, metrics).await {
         status.set(Trouble::Delete, &denied);
         if !patience.outage().await {
-            give_back(queue, unsettled).await;
             return;
         }
     }
     patience.done();
     status.clear(Trouble::Delete);
-    give_back(queue, unsettled).await;
 }
 
 /// Deletes these, and leaves in `receipts` what could not be deleted. An error: it is denied.
@@ -76,11 +93,16 @@ pub(super) async fn give_back<Q: Queue>(queue: &Q, unsettled: Vec<Unsettled>) {
     for Unsettled { receipt, attempt } in unsettled {
         by_attempt.entry(attempt.min(10)).or_default().push(receipt);
     }
-    for (attempt, receipts) in by_attempt {
-        let rest = Duration::from_secs(1 << attempt.saturating_sub(1).min(9)).min(LONGEST_REST);
-        if let Err(error) = queue.extend(&receipts, rest).await {
-            tracing::debug!(%error, "could not give messages back; they come again when their visibility ends");
+    let give = async {
+        for (attempt, receipts) in by_attempt {
+            let rest = Duration::from_secs(1 << attempt.saturating_sub(1).min(9)).min(LONGEST_REST);
+            if let Err(error) = queue.extend(&receipts, rest).await {
+                tracing::debug!(%error, "could not give messages back; they come again when their visibility ends");
+            }
         }
+    };
+    if tokio::time::timeout(LAST_MOMENT, give).await.is_err() {
+        tracing::debug!("messages are not given back in time; they come again when their visibility ends");
     }
 }
 

@@ -232,7 +232,7 @@ pub async fn receive<Q: Queue>(queue: &Q, intake: &mut Intake, surroundings: Sur
         intake.ask(queue, polls, Duration::ZERO);
         // A poll that failed brought nothing; the next long poll meets the same trouble and waits it out.
         let mut brought = Brought::default();
-        intake.gather(&mut brought).await;
+        intake.gather_until(shutdown, &mut brought).await;
         intake.learn(polls, &brought);
         full = brought.messages.len() * 2 > polls * POLL && !brought.is_throttled();
         taken.add(brought.messages);

@@ -93,7 +93,7 @@ async fn the_more_often_it_went_back_the_longer_a_message_rests() {
     let running = stage.run();
     stage.until("the outage is noticed", |stage| stage.trouble(Trouble::Database).is_some()).await;
     running.stop().await;
-    sleep(Duration::from_secs(299)).await;
+    sleep(Duration::from_secs(9)).await;
     assert_eq!(stage.queue.inner.count().visible, 0);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(stage.queue.inner.count().visible, 1);
@@ -429,6 +429,13 @@ async fn a_poll_under_way_at_the_signal_to_stop_has_a_moment_to_answer() {
     let running = stage.run();
     sleep(Duration::from_secs(100)).await;
     assert!(running.stop().await < Duration::from_secs(1), "a poll that hangs keeps nobody waiting");
+
+    let stage = Stage::new(3);
+    stage.send_many(30);
+    stage.queue.deletes([QueueFault::Hang; 9]);
+    let running = stage.run();
+    stage.until("all is loaded", |stage| stage.sink.outcomes().len() == 30).await;
+    assert!(running.stop().await < Duration::from_secs(5), "a delete that hangs keeps nobody waiting for long");
 }
 
 #[tokio::test(start_paused = true)]
