@@ -185,3 +185,30 @@ async fn of_an_event_sent_twice_one_becomes_a_row_whatever_it_is_wrapped_in() {
     assert_eq!(reasons, ["bad_ip:ip", "envelope_invalid", "envelope_unsupported"]);
     assert_eq!(database.query("SELECT count(*) FROM masq.dedupe").await, ["4"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_events_id_may_stand_in_a_message_attribute() {
+    let now = now_ms();
+    let with = |number: u32, attribute: Value| {
+        let sent = json!({"SentTimestamp": (now + i64::from(number)).to_string()});
+        let mut delivery = delivery(&format!("5f0a3c1e-7d2b-4e8f-9a6c-01234567890{number}"), "u", sent);
+        delivery["MessageAttributes"] =
+            json!({"event-id": attribute, "other": {"DataType": "Number", "StringValue": "7"}});
+        delivery
+    };
+    let messages = vec![
+        with(0, json!({"DataType": "String", "StringValue": "7"})),
+        with(1, json!({"DataType": "Number.long", "StringValue": "7"})),
+        with(2, json!({"DataType": "String", "StringValue": "8"})),
+        // Nothing that can be read as an id: each is a row.
+        with(3, json!({"DataType": "Binary", "BinaryValue": "Nw=="})),
+        with(4, json!({"DataType": "Binary", "BinaryValue": "Nw=="})),
+        with(5, Value::Null),
+    ];
+    let queue = Queue::start(messages).await;
+    let (keys, database) = (Keys::create(), Database::create().await);
+    drain(&keys, &queue.url, &database, "[queue]\ndedupe = \"attribute:event-id\"\n").await;
+    let outcomes = "SELECT outcome, count(*) FROM masq.ledger GROUP BY 1 ORDER BY 1";
+    assert_eq!(database.query(outcomes).await, ["1\t5", "4\t1"]);
+    assert_eq!(database.query("SELECT count(*) FROM user_logins").await, ["5"]);
+}
