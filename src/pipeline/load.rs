@@ -9,7 +9,7 @@ use std::{collections::HashSet, ops::Range, time::Duration};
 
 use crate::{
     event::Reason,
-    pipeline::{Status, Trouble, circuit::Patience, decode::Decoder, mask::Masker},
+    pipeline::{Status, Trouble, circuit::Patience, decode::Decoder, mask::Masker, refused::Refused},
     queue::{Message, Receipt},
     shutdown::Shutdown,
     sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict},
@@ -99,9 +99,6 @@ pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Durat
 /// How often others may be in the way of a batch before somebody should know. Once happens, as in a deadlock.
 const BUSY: u32 = 2;
 
-/// So many messages that the table refuses, and none that it takes, stop the line.
-const DOUBT: usize = 100;
-
 /// Writes a batch, however long that takes; gives up only when told to stop.
 pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdown: &Shutdown) -> Loaded {
     let mut load = Load::new(sink, batch, judge, shutdown);
@@ -113,14 +110,7 @@ pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdow
         if refused.is_empty() {
             break;
         }
-        parts = if load.is_table_sound(&refused) {
-            load.condemn(refused)
-        } else if load.judge.may_carry && refused.len() < DOUBT {
-            load.carry(refused);
-            break;
-        } else {
-            load.wait_for_sound_table(refused).await
-        };
+        parts = load.decide(refused).await;
         // What is last is written first.
         parts.splice(0..0, load.waiting.drain(..).rev());
     }
@@ -128,35 +118,22 @@ pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdow
 }
 
 /// A batch on its way into the sink.
-struct Load<'a, S> {
+pub(super) struct Load<'a, S> {
     sink: &'a mut S,
     batch: Batch,
     /// What became of each entry, as far as it is known to be committed.
-    outcomes: Vec<Option<Outcome>>,
-    judge: Judge<'a>,
-    shutdown: &'a Shutdown,
+    pub(super) outcomes: Vec<Option<Outcome>>,
+    pub(super) judge: Judge<'a>,
+    pub(super) shutdown: &'a Shutdown,
     patience: Patience<'a>,
     /// Tries in vain since something worked.
     tries: u32,
     /// Whether the table is known to take rows while this batch is written: only then is a refused row itself at fault.
-    sound: bool,
+    pub(super) sound: bool,
     /// What comes after a refused message in its group, in order.
-    waiting: Vec<Range<usize>>,
+    pub(super) waiting: Vec<Range<usize>>,
     /// What is left to the next batch.
-    carried: HashSet<usize>,
-}
-
-/// An entry whose row the table refuses, with which SQLSTATE, and because of which constraint or column.
-struct Refused {
-    at: usize,
-    sqlstate: String,
-    place: String,
-}
-
-impl Refused {
-    fn part(&self) -> Range<usize> {
-        self.at..self.at + 1
-    }
+    pub(super) carried: HashSet<usize>,
 }
 
 impl<'a, S: Sink> Load<'a, S> {
@@ -177,7 +154,7 @@ impl<'a, S: Sink> Load<'a, S> {
 
     /// Writes these parts of the batch, the last one first, halving what is refused. Answers the entries that are
     /// refused alone.
-    async fn write(&mut self, mut parts: Vec<Range<usize>>) -> Vec<Refused> {
+    pub(super) async fn write(&mut self, mut parts: Vec<Range<usize>>) -> Vec<Refused> {
         let mut refused = Vec::new();
         let mut failed_groups = HashSet::new();
         while let Some(part) = parts.pop() {
@@ -265,65 +242,6 @@ impl<'a, S: Sink> Load<'a, S> {
         }
     }
 
-    /// Whether refused rows may become dead letters: only if the table takes others, for a table that takes nothing is
-    /// at fault itself. Dead letters and duplicates prove nothing of it. A row written before this batch vouches for
-    /// the table against a single refused message, and only against one: a second in a row is a doubt.
-    fn is_table_sound(&self, refused: &[Refused]) -> bool {
-        self.sound || (refused.len() == 1 && self.judge.status.do_rows_flow())
-    }
-
-    /// Leaves refused messages to the next batch: what comes with them may show that the table takes rows.
-    fn carry(&mut self, refused: Vec<Refused>) {
-        self.doubt(&refused);
-        self.carried.extend(refused.iter().map(|refused| refused.at));
-        self.carried.extend(self.waiting.drain(..).flatten());
-    }
-
-    fn doubt(&self, refused: &[Refused]) {
-        self.judge.status.rows_flow(false);
-        let Refused { sqlstate, place, .. } = &refused[0];
-        let what = format!(
-            "the table refuses every row (SQLSTATE {sqlstate}{place}); nothing becomes a dead letter until it takes one: \
-             look at its constraints and triggers"
-        );
-        self.judge.status.set(Trouble::Table, &what);
-    }
-
-    /// Stops the line until the table takes a row again, one of these or another worker's. Answers what is to be tried
-    /// again then, since it may have been refused for the table's fault; nothing if it is time to stop. One is tried
-    /// at a time: a table that takes nothing should not have to refuse thousands a second.
-    async fn wait_for_sound_table(&mut self, mut refused: Vec<Refused>) -> Vec<Range<usize>> {
-        self.doubt(&refused);
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut patience = Patience::new(&self.judge.status.table, self.shutdown, RETRY.0, RETRY.1);
-        while !self.sound && !refused.is_empty() {
-            if !patience.outage().await {
-                return Vec::new();
-            }
-            self.sound = self.judge.status.do_rows_flow();
-            if !self.sound {
-                refused.rotate_left(1);
-                self.write(Vec::from([refused[0].part()])).await;
-                refused.retain(|refused| self.outcomes[refused.at].is_none());
-            }
-        }
-        self.waiting = waiting;
-        refused.iter().map(Refused::part).collect()
-    }
-
-    /// Makes dead letters of refused rows, and answers where they are.
-    fn condemn(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
-        if !self.sound {
-            self.judge.status.rows_flow(false);
-        }
-        let parts = refused.iter().map(Refused::part).collect();
-        for Refused { at, sqlstate, place } in refused {
-            tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; it becomes a dead letter");
-            self.make_dead(at, Reason::DbRejected(sqlstate));
-        }
-        parts
-    }
-
     /// Messages sent before the ledger's memory begins cannot be known not to be rows already.
     fn set_late_aside(&mut self) {
         let oldest = self.sink.oldest();
@@ -337,7 +255,7 @@ impl<'a, S: Sink> Load<'a, S> {
         }
     }
 
-    fn make_dead(&mut self, at: usize, reason: Reason) {
+    pub(super) fn make_dead(&mut self, at: usize, reason: Reason) {
         let Entry { message, verdict } = &mut self.batch.entries[at];
         if let Verdict::Dead(sealed) = verdict {
             sealed.reason = reason;

@@ -16,6 +16,7 @@ pub mod acknowledge;
 
 mod circuit;
 mod envelope;
+mod refused;
 mod status;
 mod suspects;
 pub mod value;

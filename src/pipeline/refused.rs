@@ -1,0 +1,101 @@
+//! What becomes of rows that the table refuses one by one: dead letters, if the table takes others; otherwise it is the
+//! table that is at fault, and they wait. Part of step 4; `load` finds them.
+
+use std::ops::Range;
+
+use super::{
+    Trouble,
+    circuit::Patience,
+    load::{Load, RETRY},
+};
+use crate::{event::Reason, sink::Sink};
+
+/// So many messages that the table refuses, and none that it takes, stop the line.
+const DOUBT: usize = 100;
+
+/// An entry whose row the table refuses, with which SQLSTATE, and because of which constraint or column.
+pub(super) struct Refused {
+    /// Its place in the batch.
+    pub(super) at: usize,
+    pub(super) sqlstate: String,
+    pub(super) place: String,
+}
+
+impl Refused {
+    fn part(&self) -> Range<usize> {
+        self.at..self.at + 1
+    }
+}
+
+impl<S: Sink> Load<'_, S> {
+    /// Answers the parts of the batch that are to be written again, those last that come first.
+    pub(super) async fn decide(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
+        if self.is_table_sound(&refused) {
+            self.condemn(refused)
+        } else if self.judge.may_carry && refused.len() < DOUBT {
+            self.carry(refused);
+            Vec::new()
+        } else {
+            self.wait_for_sound_table(refused).await
+        }
+    }
+
+    /// Whether refused rows may become dead letters: only if the table takes others, for a table that takes nothing is
+    /// at fault itself. Dead letters and duplicates prove nothing of it. A row written before this batch vouches for
+    /// the table against a single refused message, and only against one: a second in a row is a doubt.
+    fn is_table_sound(&self, refused: &[Refused]) -> bool {
+        self.sound || (refused.len() == 1 && self.judge.status.do_rows_flow())
+    }
+
+    /// Leaves refused messages to the next batch: what comes with them may show that the table takes rows.
+    fn carry(&mut self, refused: Vec<Refused>) {
+        self.doubt(&refused);
+        self.carried.extend(refused.iter().map(|refused| refused.at));
+        self.carried.extend(self.waiting.drain(..).flatten());
+    }
+
+    fn doubt(&self, refused: &[Refused]) {
+        self.judge.status.rows_flow(false);
+        let Refused { sqlstate, place, .. } = &refused[0];
+        let what = format!(
+            "the table refuses every row (SQLSTATE {sqlstate}{place}); nothing becomes a dead letter until it takes one: \
+             look at its constraints and triggers"
+        );
+        self.judge.status.set(Trouble::Table, &what);
+    }
+
+    /// Stops the line until the table takes a row again, one of these or another worker's. Answers what is to be tried
+    /// again then, since it may have been refused for the table's fault; nothing if it is time to stop. One is tried
+    /// at a time: a table that takes nothing should not have to refuse thousands a second.
+    async fn wait_for_sound_table(&mut self, mut refused: Vec<Refused>) -> Vec<Range<usize>> {
+        self.doubt(&refused);
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut patience = Patience::new(&self.judge.status.table, self.shutdown, RETRY.0, RETRY.1);
+        while !self.sound && !refused.is_empty() {
+            if !patience.outage().await {
+                return Vec::new();
+            }
+            self.sound = self.judge.status.do_rows_flow();
+            if !self.sound {
+                refused.rotate_left(1);
+                self.write(Vec::from([refused[0].part()])).await;
+                refused.retain(|refused| self.outcomes[refused.at].is_none());
+            }
+        }
+        self.waiting = waiting;
+        refused.iter().map(Refused::part).collect()
+    }
+
+    /// Makes dead letters of refused rows, and answers where they are.
+    fn condemn(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
+        if !self.sound {
+            self.judge.status.rows_flow(false);
+        }
+        let parts = refused.iter().map(Refused::part).collect();
+        for Refused { at, sqlstate, place } in refused {
+            tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; it becomes a dead letter");
+            self.make_dead(at, Reason::DbRejected(sqlstate));
+        }
+        parts
+    }
+}
