@@ -149,10 +149,8 @@ async fn many_starts_at_once_migrate_once_and_of_different_keys_one_wins() {
     for start in started {
         start.map(drop).unwrap_or_else(|error| panic!("{error}"));
     }
-    assert_eq!(
-        scene.database.query("SELECT version, count(*) FROM masq.migrations GROUP BY 1 ORDER BY 1").await,
-        ["1\t1", "2\t1"]
-    );
+    let each_once = "SELECT count(*) = count(DISTINCT version) AND count(*) = max(version) FROM masq.migrations";
+    assert_eq!(scene.database.query(each_once).await, ["t"]);
     assert_eq!(scene.database.query("SELECT count(*) FROM masq.key_checks").await, ["3"]);
 
     scene.database.execute("DELETE FROM masq.key_checks").await;
