@@ -17,8 +17,8 @@ ALTER TABLE masq.ledger ADD CONSTRAINT ledger_outcome_check CHECK (outcome BETWE
 -- When a dead letter was replayed into a row.
 ALTER TABLE masq.dead_letters ADD COLUMN resolved_at timestamptz;
 
--- Messages that are being read alone, since reading them may be what ends the process. Whoever finds one here that it
--- did not put here itself knows that the readers before did not live to take it out.
+-- Messages that are being read although reading them may be what ends the process. Whoever finds one here that it did not
+-- put here itself knows that the readers before did not live to take it out.
 CREATE TABLE masq.suspects (
   sent_at    timestamptz NOT NULL,
   message_id uuid        NOT NULL,

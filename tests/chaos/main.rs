@@ -82,9 +82,6 @@ struct Arguments {
     /// Keep all evidence in this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Write a report to this file
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
     /// Which tests `cargo test` was asked for
     #[arg(hide = true)]
     filters: Vec<String>,
