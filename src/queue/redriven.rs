@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 
 use super::{Cause, Depth, Message, Queue, QueueError, Receipt, room::Room};
 use crate::sink::lookup::Lookup;
@@ -39,16 +39,33 @@ impl<Q: Queue> Redriven<Q> {
         let mut is_full = messages.len() >= POLL;
         while is_full && messages.len() < GATHERED {
             let largest = messages.iter().map(Message::body_len).max().unwrap_or(0).max(1024);
-            // Whoever holds messages must not wait for room that only they can give back.
             let fitting = usize::try_from(room.free() / (largest * POLL as u64)).unwrap_or(WAVE);
             let polls = WAVE.min(fitting);
-            let wave = join_all((0..polls).map(|_| self.queue.receive(Duration::ZERO, visibility, room))).await;
-            // A poll that failed brought nothing; the next one that waits meets the same trouble.
-            let brought: Vec<Message> = wave.into_iter().flatten().flatten().collect();
+            let brought = self.wave(polls, visibility, room).await;
             is_full = polls > 0 && brought.len() * 2 > polls * POLL;
             messages.extend(brought);
         }
         Ok(messages)
+    }
+
+    /// What so many polls bring. Whoever holds messages must not wait for room that only they can give back: polls that
+    /// wait for it, since bodies are larger than those before, are given up, and their messages come again.
+    async fn wave(&self, polls: usize, visibility: Duration, room: &Room) -> Vec<Message> {
+        let mut polls: FuturesUnordered<_> =
+            (0..polls).map(|_| self.queue.receive(Duration::ZERO, visibility, room)).collect();
+        let mut brought = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                answer = polls.next() => match answer {
+                    Some(Ok(messages)) => brought.extend(messages),
+                    // A poll that failed brought nothing; the next one that waits meets the same trouble.
+                    Some(Err(_)) => {}
+                    None => return brought,
+                },
+                () = room.runs_short() => return brought,
+            }
+        }
     }
 }
 

@@ -555,6 +555,25 @@ async fn a_dead_letter_queue_is_drained_and_what_is_known_is_not_written_again()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_queue_of_large_messages_is_drained_through_a_small_room() {
+    let ward = Ward::new().await;
+    fs::write(ward.file(), "[queue]\nmax_in_flight_bytes = \"1MiB\"\nvisibility = \"2s\"\n").unwrap();
+    let (server, _, dead) = queues().await;
+    let body = |user: usize, padding: usize| {
+        let login = login(&format!("user-{user}"), "1.1.1.1");
+        login.replacen('{', &format!("{{\"padding\": \"{}\", ", "x".repeat(padding)), 1).into_bytes()
+    };
+    // The first ones give no idea of those that follow.
+    (0..20).for_each(|user| drop(dead.send(body(user, 1))));
+    (20..60).for_each(|user| drop(dead.send(body(user, 300_000))));
+    let url = server.queue_url("login-queue-dead");
+    let (exit, _, stderr) = finish(ward.masq(&["dead", "replay", "--queue", &url])).await;
+    assert_eq!(exit, 0, "{stderr}");
+    assert_eq!(ward.query("SELECT count(DISTINCT user_id), count(*) FROM user_logins").await, ["60\t60"]);
+    assert!(dead.count().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_drain_a_dead_letter_queue_beside_a_worker() {
     const MESSAGES: usize = 2_000;
     let ward = Ward::new().await;
