@@ -238,7 +238,7 @@ impl<'a> Replay<'a> {
                     let middle = part.start + part.len() / 2;
                     parts.extend([middle..part.end, part.start..middle]);
                 }
-                Err(SinkError::Refused { sqlstate, place }) => {
+                Err(SinkError::Refused { sqlstate, place, .. }) => {
                     tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; its message stays a dead letter");
                     let why = Why::Refused(Reason::DbRejected(sqlstate));
                     became.insert(batch.entries[part.start].message.key, Became::Stays(why));

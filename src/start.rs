@@ -28,6 +28,7 @@ use crate::{
     sink::{
         ledger,
         postgres::{PostgresSink, Retention, Target},
+        witness::Stand,
     },
     vault::{keyfile::KeyError, keyring::KeyRing, token::TooLong},
 };
@@ -191,7 +192,8 @@ pub async fn database(
     };
     let columns = config.columns.iter().map(|column| column.name.clone()).collect();
     let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
-    let target = Target { connector, table, columns, retention, dedupe_retention, queue: queue_name.to_owned() };
+    let queue = queue_name.to_owned();
+    let target = Target { connector, table, columns, retention, dedupe_retention, queue, stand: Stand::default() };
     Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
 }
 

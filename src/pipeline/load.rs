@@ -5,11 +5,11 @@
 //! the system (a missing column, a lost permission) stops the line and never makes a dead letter.
 //! This is the only place that can say that a message is settled.
 
-use std::{collections::HashSet, ops::Range, time::Duration};
+use std::{collections::HashSet, ops::Range};
 
 use crate::{
     event::Reason,
-    pipeline::{Status, Trouble, circuit::Patience, decode::Decoder, mask::Masker, refused::Refused},
+    pipeline::{Status, Trouble, decode::Decoder, mask::Masker, refused::Refused, retry::Retry},
     queue::{Message, Receipt},
     shutdown::Shutdown,
     sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict},
@@ -92,13 +92,6 @@ pub struct Judge<'a> {
     pub may_carry: bool,
 }
 
-/// A try follows the one before within a second: a database that is back should be noticed at once, and one small
-/// transaction a second a process is no burden for one that is coming up.
-pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-
-/// How often others may be in the way of a batch before somebody should know. Once happens, as in a deadlock.
-const BUSY: u32 = 2;
-
 /// Writes a batch, however long that takes; gives up only when told to stop.
 pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdown: &Shutdown) -> Loaded {
     let mut load = Load::new(sink, batch, judge, shutdown);
@@ -125,9 +118,9 @@ pub(super) struct Load<'a, S> {
     pub(super) outcomes: Vec<Option<Outcome>>,
     pub(super) judge: Judge<'a>,
     pub(super) shutdown: &'a Shutdown,
-    patience: Patience<'a>,
-    /// Tries in vain since something worked.
-    tries: u32,
+    retry: Retry<'a>,
+    /// Whether the table has refused something of this batch. From then on single rows are written with a witness.
+    refuses: bool,
     /// Whether the table is known to take rows while this batch is written: only then is a refused row itself at fault.
     pub(super) sound: bool,
     /// What comes after a refused message in its group, in order.
@@ -142,10 +135,10 @@ impl<'a, S: Sink> Load<'a, S> {
             sink,
             outcomes: vec![None; batch.len()],
             batch,
-            patience: Patience::new(&judge.status.database, shutdown, RETRY.0, RETRY.1),
+            retry: Retry::new(judge.status, shutdown),
             judge,
             shutdown,
-            tries: 0,
+            refuses: false,
             sound: false,
             waiting: Vec::new(),
             carried: HashSet::new(),
@@ -162,16 +155,27 @@ impl<'a, S: Sink> Load<'a, S> {
             if part.is_empty() {
                 continue;
             }
-            match self.sink.write(&self.batch, part.clone()).await {
+            let is_alone = part.len() == 1 && self.refuses;
+            let written = if is_alone {
+                self.sink.write_alone(&self.batch, part.start).await
+            } else {
+                self.sink.write(&self.batch, part.clone()).await
+            };
+            match written {
                 Ok(outcomes) => self.record(part, outcomes),
-                Err(SinkError::Refused { sqlstate, place }) if part.len() == 1 => {
-                    self.patience.works();
+                Err(SinkError::Refused { sqlstate, place, witness }) if is_alone => {
+                    self.retry.works();
                     failed_groups.extend(self.group(part.start));
-                    refused.push(Refused { at: part.start, sqlstate, place });
+                    refused.push(Refused { at: part.start, sqlstate, place, witness });
+                    join_next(&mut parts);
                 }
-                Err(SinkError::Refused { .. } | SinkError::TooSlow(_)) if part.len() > 1 => parts.extend(halves(part)),
+                Err(SinkError::Refused { .. }) => {
+                    self.refuses = true;
+                    parts.extend(halves(part));
+                }
+                Err(SinkError::TooSlow(_)) if part.len() > 1 => parts.extend(halves(part)),
                 Err(error) => {
-                    if !self.wait_out(&error).await {
+                    if !self.retry.wait_out(&error).await {
                         return Vec::new();
                     }
                     self.set_late_aside();
@@ -212,33 +216,9 @@ impl<'a, S: Sink> Load<'a, S> {
             self.judge.status.clear(Trouble::Table);
         }
         self.judge.status.clear(Trouble::Database);
-        self.patience.done();
-        self.tries = 0;
+        self.retry.done();
         for (at, outcome) in part.zip(outcomes) {
             self.outcomes[at] = Some(outcome);
-        }
-    }
-
-    /// Waits before the same is tried again. `false`: it is time to stop instead.
-    async fn wait_out(&mut self, error: &SinkError) -> bool {
-        self.tries += 1;
-        let tries = self.tries;
-        match error {
-            SinkError::Busy(_) | SinkError::TooSlow(_) => {
-                if tries >= BUSY {
-                    self.judge.status.set(Trouble::Database, error);
-                }
-                self.patience.busy().await
-            }
-            // Whether a COMMIT whose answer was lost came through is known by asking again, at once.
-            SinkError::Unavailable(_) if tries == 1 => {
-                self.judge.status.set(Trouble::Database, error);
-                true
-            }
-            _ => {
-                self.judge.status.set(Trouble::Database, error);
-                self.patience.outage().await
-            }
         }
     }
 
@@ -304,7 +284,18 @@ impl Loaded {
     }
 }
 
+/// Of a single entry, itself and nothing.
 fn halves(part: Range<usize>) -> [Range<usize>; 2] {
     let middle = part.start + part.len() / 2;
     [middle..part.end, part.start..middle]
+}
+
+/// What comes next to a row that was refused is likely to be good: the next two parts are tried as one.
+fn join_next(parts: &mut Vec<Range<usize>>) {
+    if let [.., after, next] = &mut parts[..]
+        && next.end == after.start
+    {
+        after.start = next.start;
+        parts.pop();
+    }
 }

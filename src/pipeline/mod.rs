@@ -17,6 +17,7 @@ pub mod acknowledge;
 mod circuit;
 mod envelope;
 mod refused;
+mod retry;
 mod status;
 mod suspects;
 pub mod value;

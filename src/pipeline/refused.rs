@@ -3,12 +3,11 @@
 
 use std::ops::Range;
 
-use super::{
-    Trouble,
-    circuit::Patience,
-    load::{Load, RETRY},
+use super::{Trouble, load::Load, retry::patience};
+use crate::{
+    event::Reason,
+    sink::{Sink, Witness},
 };
-use crate::{event::Reason, sink::Sink};
 
 /// So many messages that the table refuses, and none that it takes, stop the line.
 const DOUBT: usize = 100;
@@ -19,6 +18,7 @@ pub(super) struct Refused {
     pub(super) at: usize,
     pub(super) sqlstate: String,
     pub(super) place: String,
+    pub(super) witness: Witness,
 }
 
 impl Refused {
@@ -31,7 +31,7 @@ impl<S: Sink> Load<'_, S> {
     /// Answers the parts of the batch that are to be written again, those last that come first.
     pub(super) async fn decide(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
         if self.is_table_sound(&refused) {
-            self.condemn(refused)
+            self.try_or_condemn(refused)
         } else if self.judge.may_carry && refused.len() < DOUBT {
             self.carry(refused);
             Vec::new()
@@ -41,10 +41,23 @@ impl<S: Sink> Load<'_, S> {
     }
 
     /// Whether refused rows may become dead letters: only if the table takes others, for a table that takes nothing is
-    /// at fault itself. Dead letters and duplicates prove nothing of it. A row written before this batch vouches for
-    /// the table against a single refused message, and only against one: a second in a row is a doubt.
+    /// at fault itself. Dead letters and duplicates prove nothing of it. Nor is it enough that it took others a moment
+    /// ago: what it refuses now, though it took it then, speaks against it.
     fn is_table_sound(&self, refused: &[Refused]) -> bool {
-        self.sound || (refused.len() == 1 && self.judge.status.do_rows_flow())
+        let blames_table = refused.iter().any(|refused| refused.witness == Witness::Refused);
+        !blames_table && (self.sound || self.vouches_row_before(refused) || self.vouch_witnesses(refused))
+    }
+
+    /// A row written before this batch vouches for the table against a single refused message, and only against one: a
+    /// second in a row is a doubt.
+    fn vouches_row_before(&self, refused: &[Refused]) -> bool {
+        refused.len() == 1 && self.judge.status.do_rows_flow()
+    }
+
+    /// Where there is no room for another message, whose row could vouch for the table, witnesses have to do.
+    fn vouch_witnesses(&self, refused: &[Refused]) -> bool {
+        let is_taken = |refused: &Refused| refused.witness == Witness::Taken;
+        !self.judge.may_carry && refused.len() < DOUBT && refused.iter().all(is_taken)
     }
 
     /// Leaves refused messages to the next batch: what comes with them may show that the table takes rows.
@@ -69,8 +82,9 @@ impl<S: Sink> Load<'_, S> {
     /// at a time: a table that takes nothing should not have to refuse thousands a second.
     async fn wait_for_sound_table(&mut self, mut refused: Vec<Refused>) -> Vec<Range<usize>> {
         self.doubt(&refused);
+        self.sound = false;
         let waiting = std::mem::take(&mut self.waiting);
-        let mut patience = Patience::new(&self.judge.status.table, self.shutdown, RETRY.0, RETRY.1);
+        let mut patience = patience(&self.judge.status.table, self.shutdown);
         while !self.sound && !refused.is_empty() {
             if !patience.outage().await {
                 return Vec::new();
@@ -86,15 +100,18 @@ impl<S: Sink> Load<'_, S> {
         refused.iter().map(Refused::part).collect()
     }
 
-    /// Makes dead letters of refused rows, and answers where they are.
-    fn condemn(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
+    /// Makes dead letters of refused rows, but for those of which no witness has spoken: now there is one. Answers where
+    /// they are.
+    fn try_or_condemn(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
         if !self.sound {
             self.judge.status.rows_flow(false);
         }
         let parts = refused.iter().map(Refused::part).collect();
-        for Refused { at, sqlstate, place } in refused {
-            tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; it becomes a dead letter");
-            self.make_dead(at, Reason::DbRejected(sqlstate));
+        for Refused { at, sqlstate, place, witness } in refused {
+            if witness != Witness::Unknown {
+                tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; it becomes a dead letter");
+                self.make_dead(at, Reason::DbRejected(sqlstate));
+            }
         }
         parts
     }

@@ -10,16 +10,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{
     Worker,
-    circuit::Patience,
     decode::{Decoded, decode},
-    load::RETRY,
-    status::{Status, Trouble},
+    retry::Retry,
 };
 use crate::{
     event::{Reason, Reject},
     queue::{Key, Message, Queue},
     shutdown::Shutdown,
-    sink::{Sink, SinkError},
+    sink::Sink,
 };
 
 /// So many readers in a row whom a message has outlived make it poison: one who read it among others, two who read it
@@ -58,7 +56,7 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
             return Vec::from([Decoded { message, meaning: Err(reject) }]);
         }
         let key = message.key;
-        if !self.put_on_record_again(key, shutdown).await {
+        if !self.put_on_record_again(key, readers + 1, shutdown).await {
             self.put_back(Vec::from([message])).await;
             return Vec::new();
         }
@@ -70,44 +68,35 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
     /// Puts messages on record; answers those that were there, with the number of their readers. `None`: it is time to
     /// stop.
     async fn put_on_record(&mut self, keys: &[Key], shutdown: &Shutdown) -> Option<HashMap<Key, u32>> {
-        let mut patience = Patience::new(&self.status.database, shutdown, RETRY.0, RETRY.1);
+        let mut retry = Retry::new(&self.status, shutdown);
         loop {
             match self.sink.suspect(keys).await {
-                Ok(known) => {
-                    patience.done();
-                    return Some(known.into_iter().collect());
-                }
-                Err(error) if wait_out(&error, &mut patience, &self.status).await => {}
+                Ok(known) => return Some(known.into_iter().collect()),
+                Err(error) if retry.wait_out(&error).await => {}
                 Err(_) => return None,
             }
         }
     }
 
     /// `false`: it is time to stop.
-    async fn put_on_record_again(&mut self, key: Key, shutdown: &Shutdown) -> bool {
-        let mut patience = Patience::new(&self.status.database, shutdown, RETRY.0, RETRY.1);
-        while let Err(error) = self.sink.suspect_again(key).await {
-            if !wait_out(&error, &mut patience, &self.status).await {
+    async fn put_on_record_again(&mut self, key: Key, readers: u32, shutdown: &Shutdown) -> bool {
+        let mut retry = Retry::new(&self.status, shutdown);
+        while let Err(error) = self.sink.suspect_again(key, readers).await {
+            if !retry.wait_out(&error).await {
                 return false;
             }
         }
-        patience.done();
         true
     }
 
+    /// Told to stop before that is done, it leaves the messages on record, as if this reader had not lived: that alone
+    /// makes poison of none.
     async fn clear_record(&mut self, keys: &[Key], shutdown: &Shutdown) {
-        let mut patience = Patience::new(&self.status.database, shutdown, RETRY.0, RETRY.1);
+        let mut retry = Retry::new(&self.status, shutdown);
         while let Err(error) = self.sink.absolve(keys).await {
-            if !wait_out(&error, &mut patience, &self.status).await {
+            if !retry.wait_out(&error).await {
                 return;
             }
         }
-        patience.done();
     }
-}
-
-/// `false`: it is time to stop.
-async fn wait_out(error: &SinkError, patience: &mut Patience<'_>, status: &Status) -> bool {
-    status.set(Trouble::Database, error);
-    patience.outage().await
 }

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     event::Reason,
     queue::Key,
-    sink::{Batch, Outcome, Sink, SinkError, Verdict},
+    sink::{Batch, Outcome, Sink, SinkError, Verdict, Witness},
 };
 
 /// What a message became.
@@ -108,6 +108,22 @@ impl Tables {
         }
     }
 
+    fn refuses(&self, stored: &Stored) -> bool {
+        match (stored, &self.refuse) {
+            (Stored::Row(row), Some(bytes)) => row.windows(bytes.len()).any(|window| window == bytes),
+            _ => false,
+        }
+    }
+
+    /// What becomes of a row that is there already.
+    fn witness(&self) -> Witness {
+        match self.outcomes.values().find(|stored| matches!(stored, Stored::Row(_))) {
+            None => Witness::Unknown,
+            Some(row) if self.refuses(row) => Witness::Refused,
+            Some(_) => Witness::Taken,
+        }
+    }
+
     fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
         let stored: Vec<(Key, Stored)> = batch.entries[part]
             .iter()
@@ -119,12 +135,9 @@ impl Tables {
                 (entry.message.key, stored)
             })
             .collect();
-        let refuses = |stored: &Stored| match (stored, &self.refuse) {
-            (Stored::Row(row), Some(bytes)) => row.windows(bytes.len()).any(|window| window == bytes),
-            _ => false,
-        };
-        if stored.iter().any(|(key, stored)| !self.outcomes.contains_key(key) && refuses(stored)) {
-            return Err(SinkError::Refused { sqlstate: "23514".to_owned(), place: String::new() });
+        if stored.iter().any(|(key, stored)| !self.outcomes.contains_key(key) && self.refuses(stored)) {
+            let witness = self.witness();
+            return Err(SinkError::Refused { sqlstate: "23514".to_owned(), place: String::new(), witness });
         }
         let mut outcomes = Vec::with_capacity(stored.len());
         for (key, stored) in stored {
@@ -154,6 +167,10 @@ impl Sink for MemorySink {
         }
     }
 
+    async fn write_alone(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
+        self.write(batch, at..at + 1).await
+    }
+
     fn oldest(&self) -> i64 {
         self.tables().oldest
     }
@@ -168,10 +185,11 @@ impl Sink for MemorySink {
         Ok(known)
     }
 
-    async fn suspect_again(&mut self, key: Key) -> Result<(), SinkError> {
+    async fn suspect_again(&mut self, key: Key, readers: u32) -> Result<(), SinkError> {
         let mut tables = self.tables();
         tables.fail_before()?;
-        *tables.suspects.entry(key).or_default() += 1;
+        let noted = tables.suspects.entry(key).or_default();
+        *noted = readers.max(*noted);
         Ok(())
     }
 

@@ -17,6 +17,7 @@ mod shape;
 mod stalled;
 mod suspects;
 mod transaction;
+pub mod witness;
 
 use std::{future::Future, ops::Range};
 
@@ -124,10 +125,25 @@ pub enum SinkError {
         sqlstate: String,
         /// The constraint or column, where PostgreSQL names one. Never a value.
         place: String,
+        /// Whether it is the row that is at fault. Only [`Sink::write_alone`] asks.
+        witness: Witness,
     },
     /// Somebody must change something first; no message is at fault.
     #[error("{0}")]
     Misconfigured(String),
+}
+
+/// What the table did with a row that it had taken before, given to it in the transaction in which it refused another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// It takes it still: the other one is at fault.
+    Taken,
+    /// It refuses that one too: it is the table that is at fault.
+    Refused,
+    /// The table takes no row twice, so nothing can be said.
+    Absent,
+    /// Nobody asked, or no row is known yet that it took.
+    Unknown,
 }
 
 /// A place for outcomes.
@@ -142,6 +158,11 @@ pub trait Sink: Send + 'static {
         part: Range<usize>,
     ) -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
 
+    /// Writes one entry that was refused before, alone or among others. If it is refused again, finds out whether it is
+    /// the row or the table that is at fault.
+    fn write_alone(&mut self, batch: &Batch, at: usize)
+    -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
+
     /// The oldest SentTimestamp (milliseconds since 1970-01-01 UTC) whose keys the ledger still remembers. An entry
     /// that is older must be a dead letter `older_than_ledger`, which is unique by its message id alone.
     fn oldest(&self) -> i64;
@@ -151,8 +172,8 @@ pub trait Sink: Send + 'static {
     /// did not live to say that it was harmless; nothing changes for these.
     fn suspect(&mut self, keys: &[Key]) -> impl Future<Output = Result<Vec<(Key, u32)>, SinkError>> + Send;
 
-    /// Notes one more reader of a message that is on record: it is about to be read alone.
-    fn suspect_again(&mut self, key: Key) -> impl Future<Output = Result<(), SinkError>> + Send;
+    /// Notes that a message that is on record is about to be read alone, as which reader in a row.
+    fn suspect_again(&mut self, key: Key, readers: u32) -> impl Future<Output = Result<(), SinkError>> + Send;
 
     /// Takes them off the record: they have been read, and nothing happened.
     fn absolve(&mut self, keys: &[Key]) -> impl Future<Output = Result<(), SinkError>> + Send;

@@ -24,8 +24,9 @@ use crate::{
     },
     queue::Key,
     sink::{
-        Batch, Entry, Outcome, Sink, SinkError, Verdict, dead_letters, ledger, shape, stalled, suspects,
+        Batch, Entry, Outcome, Sink, SinkError, Verdict, Witness, dead_letters, ledger, shape, stalled, suspects,
         transaction::{Transaction, Way, WriteError, Written, is_late},
+        witness::{Stand, with_witness},
     },
 };
 
@@ -50,6 +51,8 @@ pub struct Target {
     pub dedupe_retention: Duration,
     /// The queue's name, for the dead letters.
     pub queue: String,
+    /// What the table is known to have taken.
+    pub stand: Stand,
 }
 
 /// How long the ledger remembers, which may become longer while workers run: whoever owns the queue may let messages live
@@ -155,7 +158,7 @@ impl PostgresSink {
     }
 
     /// What the caller can do about an error. A session whose state is unknown is not used again.
-    fn explain(&mut self, error: &Error) -> SinkError {
+    pub(super) fn explain(&mut self, error: &Error) -> SinkError {
         let Target { table, columns, .. } = &*self.target;
         let target = sqlstate::Target {
             schema: &table.schema,
@@ -165,7 +168,8 @@ impl PostgresSink {
         };
         match (sqlstate::remedy(error, &target), error.as_db_error()) {
             (Remedy::Isolate, Some(refused)) => {
-                SinkError::Refused { sqlstate: refused.code().code().to_owned(), place: sqlstate::place(refused) }
+                let (sqlstate, place) = (refused.code().code().to_owned(), sqlstate::place(refused));
+                SinkError::Refused { sqlstate, place, witness: Witness::Unknown }
             }
             (Remedy::Halve, _) => SinkError::TooSlow(sqlstate::describe(error)),
             (Remedy::Stop, _) => {
@@ -206,21 +210,21 @@ impl From<ConnectError> for SinkError {
 
 impl Sink for PostgresSink {
     async fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
-        self.keep_up().await?;
-        let entries = &batch.entries[part.clone()];
-        if entries.iter().any(|entry| matches!(entry.verdict, Verdict::Dead(_))) {
-            self.keep_epoch(batch).await?;
-        }
-        let redelivered = entries.iter().any(|entry| entry.message.attempt > 1);
-        if self.safe_batches == 0 && !redelivered {
-            match self.write_with(batch, part.clone(), Way::Fast).await {
-                Err(WriteError::Database(error)) if is_known_key(&error) => self.safe_batches = SAFE_BATCHES,
-                written => return self.settle(written, entries).await,
+        self.prepare(batch, part.clone()).await?;
+        let outcomes = self.write_all(batch, part.clone()).await?;
+        self.call_to_stand(batch, part, &outcomes).await;
+        Ok(outcomes)
+    }
+
+    async fn write_alone(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
+        match (self.target.stand.witness(), &batch.entries[at].verdict) {
+            (Ok(witness), Verdict::Row(_)) => {
+                self.prepare(batch, at..at + 1).await?;
+                self.write_before(batch, at, witness).await
             }
+            (Err(why), _) => self.write(batch, at..at + 1).await.map_err(|error| with_witness(error, why)),
+            _ => self.write(batch, at..at + 1).await,
         }
-        self.safe_batches = self.safe_batches.saturating_sub(1);
-        let written = self.write_with(batch, part, Way::Safe).await;
-        self.settle(written, entries).await
     }
 
     fn oldest(&self) -> i64 {
@@ -232,9 +236,9 @@ impl Sink for PostgresSink {
         suspects::record(&open.session, keys).await.map_err(|error| self.explain_own(&error))
     }
 
-    async fn suspect_again(&mut self, key: Key) -> Result<(), SinkError> {
+    async fn suspect_again(&mut self, key: Key, readers: u32) -> Result<(), SinkError> {
         let open = self.open().await?;
-        suspects::record_again(&open.session, key).await.map_err(|error| self.explain_own(&error))
+        suspects::record_again(&open.session, key, readers).await.map_err(|error| self.explain_own(&error))
     }
 
     async fn absolve(&mut self, keys: &[Key]) -> Result<(), SinkError> {
@@ -248,12 +252,42 @@ impl Sink for PostgresSink {
 }
 
 impl PostgresSink {
+    /// What has to be there before a transaction of these entries.
+    async fn prepare(&mut self, batch: &Batch, part: Range<usize>) -> Result<(), SinkError> {
+        self.keep_up().await?;
+        let has_dead = batch.entries[part].iter().any(|entry| matches!(entry.verdict, Verdict::Dead(_)));
+        if has_dead { self.keep_epoch(batch).await } else { Ok(()) }
+    }
+
+    async fn write_all(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
+        let entries = &batch.entries[part.clone()];
+        let redelivered = entries.iter().any(|entry| entry.message.attempt > 1);
+        if self.safe_batches == 0 && !redelivered {
+            match self.write_with(batch, part.clone(), Way::Fast).await {
+                Err(WriteError::Database(error)) if is_known_key(&error) => self.safe_batches = SAFE_BATCHES,
+                written => return self.settle(written, entries).await,
+            }
+        }
+        self.safe_batches = self.safe_batches.saturating_sub(1);
+        let written = self.write_with(batch, part, Way::Safe).await;
+        self.settle(written, entries).await
+    }
+
     async fn write_with(&mut self, batch: &Batch, part: Range<usize>, way: Way) -> Written {
-        let target = Arc::clone(&self.target);
-        let open = self.open().await.map_err(WriteError::Unreachable)?;
-        let Open { session, shape, .. } = &*open;
-        let written = Transaction { session, target: &target, shape: shape.as_deref(), batch, part }.run(way).await;
+        let transaction = self.transaction(batch, part).await.map_err(WriteError::Unreachable)?;
+        let written = transaction.run(way).await;
         self.end(written).await
+    }
+
+    /// A transaction that has not begun, on a session that is open.
+    pub(super) async fn transaction<'a>(
+        &'a mut self,
+        batch: &'a Batch,
+        part: Range<usize>,
+    ) -> Result<Transaction<'a>, SinkError> {
+        let target = Arc::clone(&self.target);
+        let Open { session, shape, .. } = self.open().await?;
+        Ok(Transaction { session, target, shape: shape.as_deref(), batch, part })
     }
 
     /// Ends a transaction that failed, and says of refused rows whether it was the table that had changed.
@@ -273,7 +307,7 @@ impl PostgresSink {
         written
     }
 
-    async fn settle(&mut self, written: Written, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
+    pub(super) async fn settle(&mut self, written: Written, entries: &[Entry]) -> Result<Vec<Outcome>, SinkError> {
         match written {
             Ok(outcomes) => Ok(outcomes),
             Err(WriteError::Database(error)) if is_missing_partition(&error) => self.find_day(entries).await,

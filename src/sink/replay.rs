@@ -4,7 +4,7 @@
 //! writes its row, in the transaction that resolves it. Of two operators one finds it resolved, and so does whoever
 //! tries again after a COMMIT whose answer was lost. Reading and masking the letters is not done here.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range};
 
 use tokio_postgres::{
     Client, Error,
@@ -17,7 +17,7 @@ use crate::{
     sink::{
         Batch, Entry, SinkError, Verdict, dedupe,
         ledger::{self, KeyColumns},
-        postgres::{Open, PostgresSink},
+        postgres::PostgresSink,
         transaction::{Transaction, WriteError},
     },
     vault::dead::Opening,
@@ -58,12 +58,8 @@ impl PostgresSink {
         if !batch.entries[part.clone()].iter().any(|entry| matches!(entry.verdict, Verdict::Row(_))) {
             return Ok(Vec::new());
         }
-        let target = Arc::clone(&self.target);
-        let replayed = match self.open().await {
-            Ok(Open { session, shape, .. }) => {
-                let shape = shape.as_deref();
-                Transaction { session, target: &target, shape, batch, part }.replay(opening).await
-            }
+        let replayed = match self.transaction(batch, part).await {
+            Ok(transaction) => transaction.replay(opening).await,
             Err(error) => Err(WriteError::Unreachable(error)),
         };
         let replayed = self.end(replayed).await;

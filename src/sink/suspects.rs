@@ -4,7 +4,10 @@
 
 use std::time::SystemTime;
 
-use tokio_postgres::{Client, Error, types::Type};
+use tokio_postgres::{
+    Client, Error,
+    types::{ToSql, Type},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -28,13 +31,15 @@ pub(super) async fn record(client: &Client, keys: &[Key]) -> Result<Vec<(Key, u3
     known.collect()
 }
 
-/// Notes one more reader.
-pub(super) async fn record_again(client: &Client, key: Key) -> Result<(), Error> {
-    const AGAIN: &str = "INSERT INTO masq.suspects (sent_at, message_id) \
-         SELECT $1, $2 FROM set_config('synchronous_commit', 'off', true) \
-         ON CONFLICT (sent_at, message_id) DO UPDATE SET readers = suspects.readers + 1";
-    let sent = time_of(key.sent_at);
-    client.execute_typed(AGAIN, &[(&sent, Type::TIMESTAMPTZ), (&key.id, Type::UUID)]).await?;
+/// Notes that it is read for so many times now. Noted twice, it is the same.
+pub(super) async fn record_again(client: &Client, key: Key, readers: u32) -> Result<(), Error> {
+    const AGAIN: &str = "INSERT INTO masq.suspects (sent_at, message_id, readers) \
+         SELECT $1, $2, $3 FROM set_config('synchronous_commit', 'off', true) \
+         ON CONFLICT (sent_at, message_id) DO UPDATE SET readers = greatest(suspects.readers, excluded.readers)";
+    let (sent, readers) = (time_of(key.sent_at), i32::try_from(readers).unwrap_or(i32::MAX));
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&sent, Type::TIMESTAMPTZ), (&key.id, Type::UUID), (&readers, Type::INT4)];
+    client.execute_typed(AGAIN, &parameters).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! ledger which keys are new and writes only what belongs to those. Both take claims before keys, so that no two of
 //! them wait for each other in a circle. What an error means is not decided here.
 
-use std::{collections::HashSet, ops::Range};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -55,7 +55,7 @@ pub(super) enum Way {
 /// What is written, and where.
 pub(super) struct Transaction<'a> {
     pub(super) session: &'a Session,
-    pub(super) target: &'a Target,
+    pub(super) target: Arc<Target>,
     /// The types of the columns, as they were when they were last compared with those that are written.
     pub(super) shape: Option<&'a str>,
     pub(super) batch: &'a Batch,
@@ -75,6 +75,11 @@ impl Transaction<'_> {
             Way::Fast => self.copy_all().await?,
             Way::Safe => self.copy_new().await?,
         };
+        self.finish(outcomes).await
+    }
+
+    /// Commits, so that these outcomes are durable when it returns.
+    pub(super) async fn finish(&self, outcomes: Vec<Outcome>) -> Written {
         if outcomes.contains(&Outcome::Duplicate) {
             self.write_wal().await?;
         }
@@ -151,15 +156,15 @@ impl Transaction<'_> {
             return Ok(());
         }
         tuples.extend_from_slice(copy::TRAILER);
-        let copied = self.copy(&copy_rows(self.target), tuples).await.map_err(WriteError::Rows)?;
+        let copied = self.copy(&copy_rows(&self.target), tuples).await.map_err(WriteError::Rows)?;
         if copied != rows {
             return Err(WriteError::RowsVanished);
         }
-        let shape = shape::now(self.session, self.target).await?;
+        let shape = shape::now(self.session, &self.target).await?;
         if shape.as_deref() == self.shape { Ok(()) } else { Err(WriteError::Reshaped) }
     }
 
-    async fn copy(&self, sql: &str, tuples: Vec<u8>) -> Result<u64, Error> {
+    pub(super) async fn copy(&self, sql: &str, tuples: Vec<u8>) -> Result<u64, Error> {
         let sink = self.session.copy_in(sql).await?;
         let mut sink = std::pin::pin!(sink);
         sink.send(Bytes::from(tuples)).await?;

@@ -16,6 +16,7 @@ mod support;
 mod compile_fail;
 mod repository;
 mod tidy;
+mod witness;
 
 mod cli;
 mod dead;

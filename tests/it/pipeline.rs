@@ -239,6 +239,38 @@ async fn a_lone_refused_row_is_judged_by_rows_before_it_and_only_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_table_that_refuses_what_it_took_makes_no_dead_letter_of_a_lone_row() {
+    let stage = Stage::new(1);
+    let mut keys = Vec::from([stage.send("good")]);
+    stage.drain().await;
+    stage.sink.refuse(b"android");
+    keys.push(stage.send("good as well"));
+    let running = stage.run();
+    stage.until("the line stops", |stage| stage.trouble(Trouble::Table).is_some()).await;
+    keys.push(stage.send("another"));
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(stage.sink.outcomes().len(), 1);
+    stage.sink.refuse(NOTHING);
+    stage.until("all is settled", |stage| stage.queue.inner.count().is_empty()).await;
+    running.stop().await;
+    stage.assert_rows(&keys);
+    assert_eq!(stage.trouble(Trouble::Table), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_other_message_has_room_a_refused_row_is_judged_by_one_that_was_taken() {
+    let mut stage = Stage::new(1);
+    let good = stage.send("good");
+    stage.drain().await;
+    stage.sink.refuse(POISON.as_bytes());
+    stage.room = Room::new(1);
+    let poison = [stage.send(POISON), stage.send(POISON)];
+    stage.drain().await;
+    assert_eq!(stage.reasons(), poison.map(|key| (key, "db_rejected:23514".to_owned())));
+    assert!(matches!(stage.sink.outcomes()[&good], Stored::Row(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lone_refused_row_waits_for_a_row_of_another_worker() {
     let stage = Stage::new(2);
     stage.sink.refuse(POISON.as_bytes());
@@ -513,9 +545,9 @@ async fn only_who_ended_a_process_while_it_was_read_alone_is_poison() {
     // As readers leave it who do not live to clear it; two may have been killed by anything.
     let mut sink = stage.sink.clone();
     assert_eq!(sink.suspect(&[innocent, poison]).await.ok(), Some(Vec::new()));
-    sink.suspect_again(poison).await.unwrap();
-    sink.suspect_again(innocent).await.unwrap();
-    sink.suspect_again(poison).await.unwrap();
+    sink.suspect_again(poison, 2).await.unwrap();
+    sink.suspect_again(innocent, 2).await.unwrap();
+    sink.suspect_again(poison, 3).await.unwrap();
     stage.drain().await;
     assert_eq!(stage.reasons(), [(poison, "poison_receive_count".to_owned())]);
     assert!(matches!(stage.sink.outcomes()[&innocent], Stored::Row(_)));

@@ -564,8 +564,9 @@ async fn a_dead_letter_queue_of_large_messages_is_drained_through_a_small_room()
         login.replacen('{', &format!("{{\"padding\": \"{}\", ", "x".repeat(padding)), 1).into_bytes()
     };
     // The first ones give no idea of those that follow.
-    (0..20).for_each(|user| drop(dead.send(body(user, 1))));
-    (20..60).for_each(|user| drop(dead.send(body(user, 300_000))));
+    for user in 0..60 {
+        dead.send(body(user, if user < 20 { 1 } else { 300_000 }));
+    }
     let url = server.queue_url("login-queue-dead");
     let (exit, _, stderr) = finish(ward.masq(&["dead", "replay", "--queue", &url])).await;
     assert_eq!(exit, 0, "{stderr}");

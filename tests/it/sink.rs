@@ -23,13 +23,13 @@ use crate::{
 const DAY_MS: i64 = 86_400_000;
 
 /// A worker that is told write by write what to do.
-struct ByHand {
-    scene: Scene,
-    worker: Worker<ScriptedQueue, PostgresSink>,
+pub(crate) struct ByHand {
+    pub(crate) scene: Scene,
+    pub(crate) worker: Worker<ScriptedQueue, PostgresSink>,
 }
 
 /// A message of the test's: its key, how often it has come, who logs in, and which event that is.
-struct Login<'a> {
+pub(crate) struct Login<'a> {
     key: Key,
     attempt: u32,
     user: &'a str,
@@ -37,7 +37,7 @@ struct Login<'a> {
 }
 
 impl<'a> Login<'a> {
-    fn new(user: &'a str, event: Option<Uuid>) -> Self {
+    pub(crate) fn new(user: &'a str, event: Option<Uuid>) -> Self {
         Self { key: key(0), attempt: 1, user, event }
     }
 }
@@ -58,14 +58,14 @@ fn worker(scene: &Scene, ready: &start::Ready) -> Worker<ScriptedQueue, Postgres
 }
 
 impl ByHand {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let scene = Scene::new().await;
         let ready = scene.start().await.unwrap_or_else(|error| panic!("{error}"));
         let worker = worker(&scene, &ready);
         Self { scene, worker }
     }
 
-    fn batch(&mut self, logins: &[Login<'_>]) -> Batch {
+    pub(crate) fn batch(&mut self, logins: &[Login<'_>]) -> Batch {
         batch(&mut self.worker, logins)
     }
 
@@ -76,11 +76,11 @@ impl ByHand {
         self.worker.sink.write(&batch, all).await
     }
 
-    async fn written(&mut self, logins: &[Login<'_>]) -> Vec<Outcome> {
+    pub(crate) async fn written(&mut self, logins: &[Login<'_>]) -> Vec<Outcome> {
         self.write(logins).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    async fn users(&self) -> Vec<String> {
+    pub(crate) async fn users(&self) -> Vec<String> {
         self.scene.database.query("SELECT user_id FROM user_logins ORDER BY 1").await
     }
 
@@ -213,7 +213,9 @@ async fn a_suspect_stays_on_record_until_it_is_absolved() {
     let suspects = &mut sink.worker.sink;
     assert_eq!(suspects.suspect(&[one]).await.unwrap(), []);
     assert_eq!(suspects.suspect(&[one, two]).await.unwrap(), [(one, 1)]);
-    suspects.suspect_again(two).await.unwrap();
+    // An answer that is lost is asked for again.
+    suspects.suspect_again(two, 2).await.unwrap();
+    suspects.suspect_again(two, 2).await.unwrap();
     // The record is there for the next process.
     suspects.reset();
     assert_eq!(suspects.suspect(&[two]).await.unwrap(), [(two, 2)]);

@@ -77,7 +77,7 @@ pub struct Database {
     pub url: String,
     /// The same over TCP, with a password.
     pub tcp_url: String,
-    _cluster: Option<Cluster>,
+    cluster: Option<Cluster>,
 }
 
 impl Database {
@@ -90,12 +90,18 @@ impl Database {
     pub async fn alone() -> Self {
         let cluster = Cluster::start().await;
         let database = Self::create_on(&cluster.server).await;
-        Self { _cluster: Some(cluster), ..database }
+        Self { cluster: Some(cluster), ..database }
+    }
+
+    /// What the server of its own writes.
+    pub fn log(&self) -> String {
+        let cluster = self.cluster.as_ref().expect("a database on a cluster of its own");
+        std::fs::read_to_string(cluster.server.log()).unwrap()
     }
 
     /// One that is there.
     pub fn of(url: &str) -> Self {
-        Self { url: url.to_owned(), tcp_url: String::new(), _cluster: None }
+        Self { url: url.to_owned(), tcp_url: String::new(), cluster: None }
     }
 
     async fn create_on(server: &PrivatePostgres) -> Self {
@@ -104,7 +110,7 @@ impl Database {
         session.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let url = server.conninfo().strip_suffix("/postgres").map(|server| format!("{server}/{name}")).unwrap();
         let tcp_url = server.tcp_conninfo().unwrap().strip_suffix("/postgres").map(|server| format!("{server}/{name}"));
-        Self { url, tcp_url: tcp_url.unwrap(), _cluster: None }
+        Self { url, tcp_url: tcp_url.unwrap(), cluster: None }
     }
 
     /// PostgreSQL's major version, since some tests ask for what older ones do not have.

@@ -6,7 +6,6 @@ use masq::{queue::Key, vault::seal};
 
 use super::{
     database::{Letter, Tables},
-    fault::Fault,
     plan::Kind,
     process::Ground,
     world::{Sent, World},
@@ -81,25 +80,17 @@ pub fn check(world: &World, tables: &Tables, ground: &Ground) {
 
 /// Why a message may be a dead letter that would be a row otherwise.
 struct Excuses {
-    /// The table refused everything for a while. A row that was written shortly before vouches for it all the same.
-    refuses_all: bool,
     /// Messages whose reader was killed while it read them alone.
     killed_alone: BTreeSet<Key>,
 }
 
 impl Excuses {
     fn of(world: &World) -> Self {
-        let state = world.state();
-        let refuses_all = state.counts.fired.contains_key(&Fault::RefusesAll);
-        Self { refuses_all, killed_alone: state.killed_alone.clone() }
+        Self { killed_alone: world.state().killed_alone.clone() }
     }
 
     fn allow(&self, key: Key, reason: &str) -> bool {
-        match reason {
-            "db_rejected:23514" => self.refuses_all,
-            "poison_receive_count" => self.killed_alone.contains(&key),
-            _ => false,
-        }
+        reason == "poison_receive_count" && self.killed_alone.contains(&key)
     }
 }
 

@@ -6,7 +6,7 @@ use masq::{
     event::Reason,
     mutant::Mutant,
     queue::Key,
-    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict},
+    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, Witness},
 };
 use tokio::{
     sync::oneshot,
@@ -141,7 +141,8 @@ impl SimSink {
             new().for_each(|(want, _)| world.mark(On::Outcome(want.key), fault));
             world.fired(fault);
             transaction.roll_back();
-            return Err(SinkError::Refused { sqlstate: "23514".to_owned(), place: String::new() });
+            let witness = self.witness(fault);
+            return Err(SinkError::Refused { sqlstate: "23514".to_owned(), place: String::new(), witness });
         }
         let staged = new().map(|(want, outcome)| stage(want, *outcome, half)).collect();
         if !self.database.stage(transaction.id, staged) {
@@ -187,6 +188,15 @@ impl SimSink {
             Some(Fault::RefusesAll)
         } else {
             tuple.windows(REFUSED.len()).any(|bytes| bytes == REFUSED.as_bytes()).then_some(Fault::RefusedRow)
+        }
+    }
+
+    /// What becomes of a row that is there already, while this is why another is refused.
+    fn witness(&self, fault: Fault) -> Witness {
+        match fault {
+            _ if self.database.server().tables.rows.is_empty() => Witness::Unknown,
+            Fault::RefusesAll => Witness::Refused,
+            _ => Witness::Taken,
         }
     }
 
@@ -292,6 +302,10 @@ impl Sink for SimSink {
         self.oldest
     }
 
+    async fn write_alone(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
+        self.write(batch, at..at + 1).await
+    }
+
     async fn suspect(&mut self, keys: &[Key]) -> Result<Vec<(Key, u32)>, SinkError> {
         self.on_record(keys, |suspects| {
             let known = keys.iter().filter_map(|key| Some((*key, *suspects.get(key)?))).collect();
@@ -303,8 +317,12 @@ impl Sink for SimSink {
         .await
     }
 
-    async fn suspect_again(&mut self, key: Key) -> Result<(), SinkError> {
-        self.on_record(&[key], |suspects| *suspects.entry(key).or_default() += 1).await
+    async fn suspect_again(&mut self, key: Key, readers: u32) -> Result<(), SinkError> {
+        self.on_record(&[key], |suspects| {
+            let noted = suspects.entry(key).or_default();
+            *noted = readers.max(*noted);
+        })
+        .await
     }
 
     async fn absolve(&mut self, keys: &[Key]) -> Result<(), SinkError> {
