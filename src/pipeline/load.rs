@@ -12,7 +12,7 @@ use crate::{
     pipeline::{Status, Trouble, decode::Decoder, mask::Masker, refused::Refused, retry::Retry},
     queue::{Message, Receipt},
     shutdown::Shutdown,
-    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict},
+    sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, Witness},
 };
 
 /// A batch whose outcomes are durable, except for what a shutdown left undone and what the next batch is to settle.
@@ -123,7 +123,8 @@ pub(super) struct Load<'a, S> {
     refuses: bool,
     /// Whether the table is known to take rows while this batch is written: only then is a refused row itself at fault.
     pub(super) sound: bool,
-    /// What comes after a refused message in its group, in order.
+    /// What waits for refused messages: what comes after them in their groups, and all if it is the table's fault. In
+    /// order.
     pub(super) waiting: Vec<Range<usize>>,
     /// What is left to the next batch.
     pub(super) carried: HashSet<usize>,
@@ -167,7 +168,11 @@ impl<'a, S: Sink> Load<'a, S> {
                     self.retry.works();
                     failed_groups.extend(self.group(part.start));
                     refused.push(Refused { at: part.start, sqlstate, place, witness });
-                    join_next(&mut parts);
+                    match witness {
+                        // The table would refuse the rest, too.
+                        Witness::Refused => self.waiting.extend(parts.drain(..).rev()),
+                        _ => join_next(&mut parts),
+                    }
                 }
                 Err(SinkError::Refused { .. }) => {
                     self.refuses = true;

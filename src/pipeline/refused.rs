@@ -9,7 +9,7 @@ use crate::{
     sink::{Sink, Witness},
 };
 
-/// So many messages that the table refuses, and none that it takes, stop the line.
+/// So many messages that the table refuses or that wait for those, and none that it takes, stop the line.
 const DOUBT: usize = 100;
 
 /// An entry whose row the table refuses, with which SQLSTATE, and because of which constraint or column.
@@ -27,12 +27,17 @@ impl Refused {
     }
 }
 
+/// Whether the table has refused what it took before.
+fn do_blame_table(refused: &[Refused]) -> bool {
+    refused.iter().any(|refused| refused.witness == Witness::Refused)
+}
+
 impl<S: Sink> Load<'_, S> {
     /// Answers the parts of the batch that are to be written again, those last that come first.
     pub(super) async fn decide(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
         if self.is_table_sound(&refused) {
             self.try_or_condemn(refused)
-        } else if self.judge.may_carry && refused.len() < DOUBT {
+        } else if self.judge.may_carry && refused.len() + self.wait() < DOUBT {
             self.carry(refused);
             Vec::new()
         } else {
@@ -40,12 +45,16 @@ impl<S: Sink> Load<'_, S> {
         }
     }
 
+    /// How many entries wait for refused ones.
+    fn wait(&self) -> usize {
+        self.waiting.iter().map(Range::len).sum()
+    }
+
     /// Whether refused rows may become dead letters: only if the table takes others, for a table that takes nothing is
     /// at fault itself. Dead letters and duplicates prove nothing of it. Nor is it enough that it took others a moment
     /// ago: what it refuses now, though it took it then, speaks against it.
     fn is_table_sound(&self, refused: &[Refused]) -> bool {
-        let blames_table = refused.iter().any(|refused| refused.witness == Witness::Refused);
-        !blames_table && (self.sound || self.vouches_row_before(refused) || self.vouch_witnesses(refused))
+        !do_blame_table(refused) && (self.sound || self.vouches_row_before(refused) || self.vouch_witnesses(refused))
     }
 
     /// A row written before this batch vouches for the table against a single refused message, and only against one: a
@@ -77,13 +86,14 @@ impl<S: Sink> Load<'_, S> {
         self.judge.status.set(Trouble::Table, &what);
     }
 
-    /// Stops the line until the table takes a row again, one of these or another worker's. Answers what is to be tried
+    /// Stops the line until the table takes a row again: one of these, another worker's, or what it took before. Answers what is to be tried
     /// again then, since it may have been refused for the table's fault; nothing if it is time to stop. One is tried
     /// at a time: a table that takes nothing should not have to refuse thousands a second.
     async fn wait_for_sound_table(&mut self, mut refused: Vec<Refused>) -> Vec<Range<usize>> {
         self.doubt(&refused);
         self.sound = false;
         let waiting = std::mem::take(&mut self.waiting);
+        let was_blamed = do_blame_table(&refused);
         let mut patience = patience(&self.judge.status.table, self.shutdown);
         while !self.sound && !refused.is_empty() {
             if !patience.outage().await {
@@ -92,8 +102,11 @@ impl<S: Sink> Load<'_, S> {
             self.sound = self.judge.status.do_rows_flow();
             if !self.sound {
                 refused.rotate_left(1);
-                self.write(Vec::from([refused[0].part()])).await;
+                let again = self.write(Vec::from([refused[0].part()])).await;
                 refused.retain(|refused| self.outcomes[refused.at].is_none());
+                if was_blamed && !again.is_empty() && !do_blame_table(&again) {
+                    break;
+                }
             }
         }
         self.waiting = waiting;

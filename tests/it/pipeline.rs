@@ -258,6 +258,27 @@ async fn a_table_that_refuses_what_it_took_makes_no_dead_letter_of_a_lone_row() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_table_at_fault_is_told_by_a_few_of_many_rows() {
+    let stage = Stage::new(1);
+    let mut keys = Vec::from([stage.send("good")]);
+    stage.drain().await;
+    // The first is refused after the table is mended, too.
+    let poison = stage.send(POISON);
+    keys.extend(stage.send_many(1000));
+    stage.sink.refuse(b"android");
+    let before = stage.sink.transactions();
+    let running = stage.run();
+    stage.until("the line stops", |stage| stage.trouble(Trouble::Table).is_some()).await;
+    assert!(stage.sink.transactions() - before < 20);
+    sleep(Duration::from_secs(600)).await;
+    stage.sink.refuse(POISON.as_bytes());
+    stage.until("all is settled", |stage| stage.queue.inner.count().is_empty()).await;
+    running.stop().await;
+    assert_eq!(stage.reasons(), [(poison, "db_rejected:23514".to_owned())]);
+    assert_eq!(stage.sink.outcomes().len(), keys.len() + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_no_other_message_has_room_a_refused_row_is_judged_by_one_that_was_taken() {
     let mut stage = Stage::new(1);
     let good = stage.send("good");
