@@ -188,12 +188,11 @@ impl PostgresSink {
     /// Remembers the last row that the table took just now. Where an earlier one was refused later, this is when the
     /// table is known to be sound, and so when it shows whether it takes any row twice.
     pub(super) async fn call_to_stand(&mut self, batch: &Batch, part: Range<usize>, outcomes: &[Outcome]) {
-        let written = part.zip(outcomes).filter(|(_, outcome)| **outcome == Outcome::Written);
-        let row = written.filter_map(|(at, _)| match &batch.entries[at].verdict {
-            Verdict::Row(row) => Some(row.bytes.clone()),
-            Verdict::Dead(_) => None,
+        let row = part.zip(outcomes).rev().find_map(|(at, outcome)| match (&batch.entries[at].verdict, outcome) {
+            (Verdict::Row(row), Outcome::Written) => Some(row.bytes.clone()),
+            _ => None,
         });
-        let Some(bytes) = row.last() else { return };
+        let Some(bytes) = row else { return };
         let Some(tuple) = self.target.stand.took(&batch.rows[bytes]) else { return };
         let tried = match self.transaction(batch, 0..0).await {
             Ok(transaction) => transaction.try_again(&tuple).await,
