@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     check,
@@ -20,6 +20,10 @@ use crate::{
 /// How often a log line says how far the work is, where it goes on at all, and the database is asked whether it is
 /// there. An outage on a quiet queue is noticed within this time.
 const ROUND: Duration = Duration::from_secs(5);
+
+/// How long the database may take to say that it is there. A server that is frozen keeps its connections, so nothing
+/// else notices; a shorter wait would call one away that is only busy.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Of so many rounds one asks the queue how much it holds, which is a request of SQS's.
 const ASK_DEPTH: u32 = 6;
@@ -94,7 +98,8 @@ async fn is_there(connector: &Connector, session: Option<Session>, status: &Stat
             Some(session) => session,
             None => connector.connect().await.map_err(|error| error.to_string())?,
         };
-        session.texts("asking whether the database is there", "SELECT").await.map_err(|error| error.to_string())?;
+        let answer = timeout(ANSWER, session.texts("asking whether the database is there", "SELECT")).await;
+        answer.map_err(|_too_slow| silent())?.map_err(|error| error.to_string())?;
         Ok::<_, String>(session)
     };
     match asked.await {
@@ -107,6 +112,13 @@ async fn is_there(connector: &Connector, session: Option<Session>, status: &Stat
             None
         }
     }
+}
+
+fn silent() -> String {
+    format!(
+        "the database takes connections and has not answered within {ANSWER:?}: is its server frozen, its disk hung or \
+         its machine overloaded?"
+    )
 }
 
 pub(super) fn log_totals(metrics: &Metrics, what: &str) {

@@ -17,6 +17,10 @@ use crate::{
     sink::{Batch, Entry, Outcome, SinkError, Verdict, copy, dead_letters, dedupe, ledger, postgres::Target, shape},
 };
 
+/// Bytes of rows that are sent at a time, about. More would hold large rows several times over; a batch of small ones
+/// fits into one.
+const PIECE: usize = 1024 * 1024;
+
 /// What a transaction answers: an outcome for each entry, or why there is none.
 pub(super) type Written = Result<Vec<Outcome>, WriteError>;
 
@@ -142,32 +146,42 @@ impl Transaction<'_> {
     }
 
     pub(super) async fn write_rows<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Result<(), WriteError> {
-        let bytes = &self.batch.rows;
-        let mut tuples = Vec::with_capacity(copy::HEADER.len() + bytes.len() + copy::TRAILER.len());
-        tuples.extend_from_slice(copy::HEADER);
-        let mut rows = 0;
-        for entry in entries {
-            if let Verdict::Row(row) = &entry.verdict {
-                tuples.extend_from_slice(&bytes[row.bytes.clone()]);
-                rows += 1;
-            }
-        }
-        if rows == 0 {
+        let bytes = |entry: &'a Entry| match &entry.verdict {
+            Verdict::Row(row) => Some(&self.batch.rows[row.bytes.clone()]),
+            Verdict::Dead(_) => None,
+        };
+        let tuples: Vec<&[u8]> = entries.filter_map(bytes).collect();
+        if tuples.is_empty() {
             return Ok(());
         }
-        tuples.extend_from_slice(copy::TRAILER);
-        let copied = self.copy(&copy_rows(&self.target), tuples).await.map_err(WriteError::Rows)?;
-        if copied != rows {
+        let copied = self.copy_rows(&tuples).await.map_err(WriteError::Rows)?;
+        if copied != tuples.len() as u64 {
             return Err(WriteError::RowsVanished);
         }
         let shape = shape::now(self.session, &self.target).await?;
         if shape.as_deref() == self.shape { Ok(()) } else { Err(WriteError::Reshaped) }
     }
 
-    pub(super) async fn copy(&self, sql: &str, tuples: Vec<u8>) -> Result<u64, Error> {
+    async fn copy(&self, sql: &str, tuples: Vec<u8>) -> Result<u64, Error> {
         let sink = self.session.copy_in(sql).await?;
         let mut sink = std::pin::pin!(sink);
         sink.send(Bytes::from(tuples)).await?;
+        sink.finish().await
+    }
+
+    /// Copies rows piece by piece, since each piece is copied again on its way. Answers how many the table took.
+    pub(super) async fn copy_rows(&self, tuples: &[&[u8]]) -> Result<u64, Error> {
+        let sink = self.session.copy_in(&copy_rows(&self.target)).await?;
+        let mut sink = std::pin::pin!(sink);
+        let mut piece = copy::HEADER.to_vec();
+        for tuple in tuples {
+            piece.extend_from_slice(tuple);
+            if piece.len() >= PIECE {
+                sink.send(Bytes::from(std::mem::take(&mut piece))).await?;
+            }
+        }
+        piece.extend_from_slice(copy::TRAILER);
+        sink.send(Bytes::from(piece)).await?;
         sink.finish().await
     }
 

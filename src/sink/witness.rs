@@ -13,9 +13,9 @@ use bytes::Bytes;
 use tokio_postgres::Error;
 
 use crate::sink::{
-    Batch, Outcome, SinkError, Verdict, Witness, copy,
+    Batch, Outcome, SinkError, Verdict, Witness,
     postgres::PostgresSink,
-    transaction::{Transaction, WriteError, Written, copy_rows},
+    transaction::{Transaction, WriteError, Written},
 };
 
 /// The row that all workers of a process call as their witness.
@@ -124,7 +124,7 @@ impl Transaction<'_> {
 
     /// Whether the table takes a row, before anything is committed.
     async fn try_copy(&self, tuple: &[u8]) -> Result<(), Error> {
-        self.copy(&copy_rows(&self.target), [copy::HEADER, tuple, copy::TRAILER].concat()).await?;
+        self.copy_rows(&[tuple]).await?;
         self.try_deferred().await
     }
 
