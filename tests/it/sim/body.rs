@@ -39,6 +39,7 @@ impl Kind {
             Self::Event(number) => login(number, "web", &format!(r#", "event_id": "event-{number}""#)),
             Self::Disputed(number) => login(number, "ios", r#", "extra": 1"#),
             Self::Refused(number) => login(number, REFUSED, ""),
+            Self::Poison => login(0, "poison", ""),
             Self::Bad(which) => BAD[which].0.to_owned(),
         }
         .into_bytes()
@@ -50,7 +51,7 @@ impl Kind {
             Self::Login(number) => (number, "android"),
             Self::Event(number) => (number, "web"),
             Self::Disputed(number) => (number, "ios"),
-            Self::Refused(_) | Self::Bad(_) => return None,
+            Self::Refused(_) | Self::Poison | Self::Bad(_) => return None,
         };
         let day = i32::try_from(sent_at.div_euclid(86_400_000) - 10_957).unwrap(); // days since 2000-01-01
         let fields: [Option<Vec<u8>>; 7] = [
@@ -77,6 +78,7 @@ impl Kind {
             Self::Login(_) | Self::Event(_) => None,
             Self::Disputed(_) => Some("unknown_field"),
             Self::Refused(_) => Some("db_rejected:23514"),
+            Self::Poison => Some("poison_receive_count"),
             Self::Bad(which) => Some(BAD[which].1),
         }
     }

@@ -74,29 +74,34 @@ pub fn check(world: &World, tables: &Tables, ground: &Ground) {
     if outcomes.chain(letters).any(|key| !known.contains(key)) {
         wrong.push("there is an outcome of a message that nobody sent".to_owned());
     }
+    let letters = tables.dead.iter().chain(&tables.late);
+    if letters.map(|(_, letter)| letter.epoch).any(|epoch| !tables.epochs.contains_key(&epoch)) {
+        wrong.push("a dead letter's epoch is not there".to_owned());
+    }
     wrong.extend(open_one(&sent, tables, ground));
     world.state().wrong.extend(wrong);
 }
 
 /// Why a message may be a dead letter that would be a row otherwise.
 struct Excuses {
-    /// Messages whose reader was killed while it read them alone.
-    killed_alone: BTreeSet<Key>,
+    /// How often a reader did not come to say that it has read a message.
+    unread: BTreeMap<Key, u32>,
 }
 
 impl Excuses {
     fn of(world: &World) -> Self {
-        Self { killed_alone: world.state().killed_alone.clone() }
+        Self { unread: world.state().unread.clone() }
     }
 
     fn allow(&self, key: Key, reason: &str) -> bool {
-        reason == "poison_receive_count" && self.killed_alone.contains(&key)
+        let readers = self.unread.get(&key).copied().unwrap_or_default();
+        reason == "poison_receive_count" && readers >= READERS
     }
 }
 
 /// What a message came to by the ledger and the dead letters, or what is wrong with that.
 fn judge(message: &Sent, tables: &Tables, excuses: &Excuses) -> Result<End, String> {
-    let Sent { key, kind } = *message;
+    let Sent { key, kind, .. } = *message;
     let in_ledger = tables.ledger.get(&key).map(|(_, outcome)| *outcome);
     let outcome = in_ledger.or(tables.forgotten.get(&key).copied());
     let dead = letters(&tables.dead, key);
@@ -127,9 +132,7 @@ fn letters(letters: &[(u64, Letter)], key: Key) -> Vec<&Letter> {
 fn open_one(sent: &[Sent], tables: &Tables, ground: &Ground) -> Option<String> {
     let (transaction, letter) = tables.dead.last().or(tables.late.last())?;
     let message = sent.iter().find(|sent| sent.key == letter.key).filter(|_| transaction % OPENED == 0)?;
-    let Some(header) = tables.epochs.get(&letter.epoch) else {
-        return Some("a dead letter's epoch is not there".to_owned());
-    };
+    let header = tables.epochs.get(&letter.epoch)?;
     match seal::open(&ground.recovery, header, letter.key, &letter.sealed) {
         Ok(body) if *body == message.kind.body() => None,
         Ok(_) => Some("a dead letter opens to something else than was sent".to_owned()),
@@ -139,3 +142,6 @@ fn open_one(sent: &[Sent], tables: &Tables, ground: &Ground) -> Option<String> {
 
 /// One in so many worlds.
 const OPENED: u64 = 16;
+
+/// So many readers whom it outlived make poison of a message.
+const READERS: u32 = 3;

@@ -139,10 +139,7 @@ impl Database {
 
     /// Whether a message that is deleted now would have been loaded.
     pub fn has_outcome(&self, key: Key) -> bool {
-        let server = self.server();
-        let tables = &server.tables;
-        let in_table = tables.ledger.contains_key(&key) || tables.forgotten.contains_key(&key);
-        in_table || tables.late.iter().any(|(_, letter)| letter.key == key)
+        self.server().tables.has_outcome(key)
     }
 
     pub fn is_down(&self) -> bool {
@@ -230,16 +227,30 @@ impl Database {
         let code = |staged: &Staged| staged.ledger.or(staged.change.as_ref().map(Change::code)).unwrap_or(b'?');
         let numbered = session.staged.iter().map(|staged| (self.world.number(staged.key), code(staged)));
         self.world.note(&Event::Committed(id, numbered.collect()));
+        let is_row = |staged: &&Staged| matches!(staged.change, Some(Change::Row(_)));
+        let rows: Vec<Key> = session.staged.iter().filter(is_row).map(|staged| staged.key).collect();
         for staged in session.staged {
             self.world.feel(On::Outcome(staged.key));
             server.tables.apply(id, staged);
         }
+        self.check_order(&server.tables, &rows);
         if self.world.is(Mutant::AsynchronousCommit) {
             server.unflushed.push((Instant::now(), id));
         }
         drop(server);
         self.changed.notify_waiters();
         true
+    }
+
+    /// Within a group, what was sent before a row has its outcome when the row is there.
+    fn check_order(&self, tables: &Tables, rows: &[Key]) {
+        for row in rows {
+            if let Some(earlier) = self.world.before(*row).into_iter().find(|key| !tables.has_outcome(*key)) {
+                let [row, earlier] = [*row, earlier].map(|key| self.world.number(key));
+                self.world
+                    .wrong(format!("message {row} is a row before message {earlier} of its group has its outcome"));
+            }
+        }
     }
 
     /// The client ends its transaction.
@@ -321,6 +332,11 @@ impl Change {
 }
 
 impl Tables {
+    fn has_outcome(&self, key: Key) -> bool {
+        let in_ledger = self.ledger.contains_key(&key) || self.forgotten.contains_key(&key);
+        in_ledger || self.late.iter().any(|(_, letter)| letter.key == key)
+    }
+
     fn apply(&mut self, id: u64, staged: Staged) {
         let Staged { key, ledger, claim, change } = staged;
         self.ledger.extend(ledger.map(|outcome| (key, (id, outcome))));

@@ -86,6 +86,14 @@ faults! {
     Pause,
     /// A process is told to stop, and started again.
     Stop,
+    /// The sink panics.
+    Panic,
+    /// A message ends the process that reads it.
+    Poison,
+    /// A message comes more often than the redrive policy allows, and is moved to the dead-letter queue.
+    Redriven,
+    /// A poll's answer waits for room.
+    NoRoom,
 }
 
 /// What will feel a fault.

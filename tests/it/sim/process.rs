@@ -5,7 +5,12 @@ use std::{num::NonZeroU8, sync::Arc, time::Duration};
 use masq::{
     config::{ColumnType, Config},
     metrics::Metrics,
-    pipeline::{self, Status, Worker, mask::Masker, now_ms, receive::Intake},
+    pipeline::{
+        self, Status, Worker,
+        mask::Masker,
+        now_ms,
+        receive::{Intake, suspect_from},
+    },
     queue::room::Room,
     shutdown::Shutdown,
     start,
@@ -22,15 +27,20 @@ use zeroize::Zeroizing;
 use super::{
     body::{KID, TOKEN_ROOT, Tokens},
     database::Database,
+    fault::Fault,
     plan::ProcessPlan,
     queue::{QUEUE, SimQueue},
     sink::SimSink,
     trace::Event,
+    world::World,
 };
 use crate::support::config_of;
 
 /// How long a process that is told to stop may take.
 const GRACE: Duration = Duration::from_secs(25);
+
+/// Longer than an epoch lasts, in milliseconds.
+const OVER: i64 = 120_000;
 
 /// What every world has in common, made once: keys and columns.
 pub struct Ground {
@@ -67,6 +77,7 @@ pub struct Process {
     pub ground: Arc<Ground>,
     pub visibility: Duration,
     pub room: u64,
+    pub max_receive_count: Option<u32>,
 }
 
 impl Process {
@@ -76,7 +87,9 @@ impl Process {
         while !over.has_started() {
             let shutdown = Shutdown::new();
             let metrics = Arc::new(Metrics::new().unwrap());
-            let workers = self.workers(&metrics);
+            let room = Room::new(self.room);
+            let short = tokio::spawn(feel_shortage(room.clone(), world.clone()));
+            let workers = self.workers(&room, &metrics);
             let of_run = shutdown.clone();
             let mut run = tokio::spawn(async move { pipeline::run(workers, &of_run).await });
             world.started(self.number, run.abort_handle(), shutdown.clone());
@@ -98,29 +111,34 @@ impl Process {
             };
             match ended {
                 Ok(Ok(())) => self.check_counters(&metrics),
+                Ok(Err(_)) if world.has_panicked(self.number) => self.check_counters(&metrics),
                 Ok(Err(error)) => world.wrong(format!("process {} fails: {error}", self.number)),
                 Err(error) if error.is_cancelled() => {}
                 Err(_panicked) => world.wrong(format!("process {} panics", self.number)),
             }
-            world.state().processes[self.number].held.clear();
+            short.abort();
+            world.ended(self.number);
             sleep(world.between(50, 2_000)).await;
         }
     }
 
-    fn workers(&self, metrics: &Arc<Metrics>) -> Vec<Worker<SimQueue, SimSink>> {
+    fn workers(&self, room: &Room, metrics: &Arc<Metrics>) -> Vec<Worker<SimQueue, SimSink>> {
         let Ground { configs, stored, keys, .. } = &*self.ground;
         let config = &configs[usize::from(self.plan.newer)];
         let status = Arc::new(Status::default());
         let decoder = Arc::new(start::decoder(config, stored));
-        let room = Room::new(self.room);
+        let mut intake = Intake::new(self.visibility, room.clone(), false);
+        intake.suspect_from = suspect_from(self.max_receive_count);
         let worker = |_| {
             let mut random = Zeroizing::new([0; 112]);
             random.fill_with(|| u8::try_from(self.database.world.below(256)).unwrap());
-            let epoch = EpochKey::new(&keys.recovery, now_ms(), &random);
+            // Some have had their time, so that the first batch begins another.
+            let age = if self.database.world.below(8) == 0 { OVER } else { 0 };
+            let epoch = EpochKey::new(&keys.recovery, now_ms() - age, &random);
             Worker {
                 queue: self.queue.of_process(self.number),
                 sink: SimSink::new(self.number, &self.database),
-                intake: Intake::new(self.visibility, room.clone(), false),
+                intake: intake.clone(),
                 masker: Masker::new(&config.columns, stored, Arc::clone(keys), epoch).unwrap().of_queue(QUEUE),
                 decoder: Arc::clone(&decoder),
                 status: Arc::clone(&status),
@@ -148,4 +166,11 @@ async fn told_to_stop(over: &Shutdown, shutdown: &Shutdown) {
         () = over.started() => {}
         () = shutdown.started() => {}
     }
+}
+
+/// Notes that an answer waits for room.
+async fn feel_shortage(room: Room, world: World) {
+    room.runs_short().await;
+    world.fired(Fault::NoRoom);
+    world.feel_now(Fault::NoRoom);
 }

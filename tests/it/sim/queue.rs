@@ -9,8 +9,8 @@ use std::{
 use masq::{
     mutant::Mutant,
     queue::{
-        Cause, Depth, Key, Message, Queue, QueueError, Receipt,
-        memory::{MemoryQueue, MemoryQueues, Settings},
+        Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt,
+        memory::{self, MemoryQueue, MemoryQueues, Outgoing, Redrive, Settings, Watch},
         room::Room,
     },
 };
@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     database::Database,
     fault::{Call, Fault, On},
-    plan::Kind,
+    plan::{Kind, Plan},
     trace::Event,
     world::World,
 };
@@ -30,18 +30,23 @@ use super::{
 /// How long a call takes that is never answered, beyond what it waits: `queue::sqs` ends it then.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// The queue's name in every world.
+/// What events are claimed for in every world.
 pub const QUEUE: &str = "login-queue";
+
+/// The names of a queue and its dead-letter queue, standard and FIFO.
+const NAMES: [[&str; 2]; 2] = [[QUEUE, "dead-logins"], ["login-queue.fifo", "dead-logins.fifo"]];
 
 /// One process's handle on the queue.
 #[derive(Clone)]
 pub struct SimQueue {
     process: usize,
+    /// Which of the two it receives from.
+    inner: MemoryQueue,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    inner: MemoryQueue,
+    dead: MemoryQueue,
     world: World,
     database: Database,
     seen: Mutex<Seen>,
@@ -51,42 +56,62 @@ struct Shared {
 
 #[derive(Default)]
 struct Seen {
-    /// Every delivery: its message and body.
-    deliveries: BTreeMap<String, (Key, Vec<u8>)>,
+    /// Every delivery: its message.
+    deliveries: BTreeMap<String, Delivered>,
     /// Deleted messages that will come again, and when.
-    ghosts: Vec<(Instant, Key, Vec<u8>)>,
+    ghosts: Vec<(Instant, Delivered)>,
     ghosts_delivered: usize,
+}
+
+#[derive(Clone)]
+struct Delivered {
+    key: Key,
+    body: Vec<u8>,
+    place: Option<Place>,
 }
 
 /// How the receipts of ghosts begin; they are not the inner queue's.
 const GHOST: &str = "ghost";
 
 impl SimQueue {
-    pub fn new(world: &World, database: &Database) -> Self {
-        let inner = MemoryQueues::new().create(QUEUE, Settings::default()).unwrap();
+    pub fn new(world: &World, database: &Database, plan: &Plan) -> Self {
+        let queues = MemoryQueues::new();
+        let [name, target] = NAMES[usize::from(plan.groups.is_some())];
+        let dead = queues.create(target, Settings::default()).unwrap();
+        let redrive = plan.max_receive_count;
+        let redrive = redrive.map(|max_receive_count| Redrive { target: target.to_owned(), max_receive_count });
+        let inner =
+            queues.create(name, Settings { redrive, ..Settings::default() }).unwrap().watched(Some(watch(world)));
         let (world, database) = (world.clone(), database.clone());
-        let shared = Shared { inner, world, database, seen: Mutex::default(), appeared: Notify::new() };
-        Self { process: 0, shared: Arc::new(shared) }
+        let shared = Shared { dead, world, database, seen: Mutex::default(), appeared: Notify::new() };
+        Self { process: 0, inner, shared: Arc::new(shared) }
     }
 
     pub fn of_process(&self, process: usize) -> Self {
-        Self { process, shared: Arc::clone(&self.shared) }
+        Self { process, ..self.clone() }
+    }
+
+    /// The dead-letter queue, where the same is done to its users.
+    pub fn of_dead_letters(&self) -> Self {
+        Self { inner: self.shared.dead.clone(), ..self.clone() }
     }
 
     pub fn send(&self, kind: Kind) {
-        let key = self.shared.inner.send(kind.body());
-        self.shared.world.send(key, kind);
+        let group = self.shared.world.next_group();
+        let named = group.map(|group| group.to_string().into());
+        let key = self.inner.send(Outgoing { group: named, ..Outgoing::from(kind.body()) });
+        self.shared.world.send(key, kind, group);
     }
 
     /// Whether nothing is left, neither hidden nor to come.
     pub fn is_empty(&self) -> bool {
-        self.shared.inner.count().is_empty() && self.shared.seen.lock().unwrap().ghosts.is_empty()
+        self.inner.count().is_empty() && self.shared.seen.lock().unwrap().ghosts.is_empty()
     }
 
     /// Whatever is still to come again comes now.
     pub fn calm(&self) {
         let mut seen = self.shared.seen.lock().unwrap();
-        for (due, ..) in &mut seen.ghosts {
+        for (due, _) in &mut seen.ghosts {
             *due = Instant::now();
         }
         drop(seen);
@@ -141,7 +166,7 @@ impl SimQueue {
             tokio::select! {
                 biased;
                 // A poll of this queue that is dropped has taken nothing.
-                messages = self.shared.inner.receive(end - Instant::now(), visibility, room) => return messages,
+                messages = self.inner.receive(end - Instant::now(), visibility, room) => return messages,
                 () = appeared => {}
                 () = sleep_until(due.unwrap_or(end)), if due.is_some_and(|due| due < end) => {}
             }
@@ -152,28 +177,33 @@ impl SimQueue {
     fn ghosts(&self) -> (Vec<Message>, Option<Instant>) {
         let mut seen = self.shared.seen.lock().unwrap();
         let now = Instant::now();
-        let mut due: Vec<_> = seen.ghosts.extract_if(.., |(due, ..)| *due <= now).collect();
+        let mut due: Vec<_> = seen.ghosts.extract_if(.., |(due, _)| *due <= now).collect();
         let rest = due.split_off(due.len().min(10));
         seen.ghosts.extend(rest);
-        let next = seen.ghosts.iter().map(|(due, ..)| *due).min();
-        let ghost = |(_, key, body)| {
+        let next = seen.ghosts.iter().map(|(due, _)| *due).min();
+        let ghost = |(_, Delivered { key, body, place })| {
             seen.ghosts_delivered += 1;
-            Message::new(key, 1, body, Receipt(format!("{GHOST}-{}", seen.ghosts_delivered)))
+            let receipt = Receipt(format!("{GHOST}-{}", seen.ghosts_delivered));
+            Message { place, ..Message::new(key, 1, body, receipt) }
         };
         (due.into_iter().map(ghost).collect(), next)
     }
 
     /// Notes what is delivered, and spoils some of it.
     fn deliver(&self, messages: &[Message]) {
-        let Shared { inner, world, .. } = &*self.shared;
+        let (inner, world) = (&self.inner, &self.shared.world);
         let numbered = messages.iter().map(|message| (world.number(message.key), message.attempt));
         world.note(&Event::Received(self.process, numbered.collect()));
         for message in messages {
+            if message.attempt > 1 && world.only_database() {
+                world.wrong(format!("message {} comes again because the database fails", world.number(message.key)));
+            }
             world.feel(On::Delivery(message.key));
             world.feel(On::Extension(message.key));
             world.state().processes[self.process].held.insert(message.key);
             let mut seen = self.shared.seen.lock().unwrap();
-            seen.deliveries.insert(message.receipt.0.clone(), (message.key, message.body.expose().clone()));
+            let delivered = Delivered { key: message.key, body: message.body.expose().clone(), place: message.place };
+            seen.deliveries.insert(message.receipt.0.clone(), delivered);
             drop(seen);
             if message.receipt.0.starts_with(GHOST) {
                 continue;
@@ -191,15 +221,16 @@ impl SimQueue {
         }
     }
 
-    /// The message that a receipt is for, and its body.
-    fn delivery(&self, receipt: &Receipt) -> (Key, Vec<u8>) {
+    /// The message that a receipt is for.
+    fn delivery(&self, receipt: &Receipt) -> Delivered {
         self.shared.seen.lock().unwrap().deliveries[&receipt.0].clone()
     }
 
     /// One entry of a delete. `false`: it fails.
     fn delete_one(&self, receipt: &Receipt) -> bool {
-        let Shared { inner, world, database, .. } = &*self.shared;
-        let (key, body) = self.delivery(receipt);
+        let Shared { world, database, .. } = &*self.shared;
+        let delivered = self.delivery(receipt);
+        let key = delivered.key;
         world.feel(On::Delete(key));
         if world.hit(Fault::FailedEntries) {
             world.mark(On::Delete(key), Fault::FailedEntries);
@@ -217,21 +248,33 @@ impl SimQueue {
             return true;
         }
         if !is_ghost {
-            inner.remove(&receipt.0).unwrap();
+            self.inner.remove(&receipt.0).unwrap();
         }
         if world.hit(Fault::Ghost) {
             let due = Instant::now() + world.between(0, 20_000);
             world.mark(On::Delivery(key), Fault::Ghost);
-            self.shared.seen.lock().unwrap().ghosts.push((due, key, body));
+            self.shared.seen.lock().unwrap().ghosts.push((due, delivered));
             self.shared.appeared.notify_waiters();
         }
         true
     }
 }
 
+/// Tells the world what is moved to the dead-letter queue.
+fn watch(world: &World) -> Watch {
+    let world = world.clone();
+    Arc::new(move |event| {
+        if let memory::Event::Dead { key, .. } = event {
+            world.fired(Fault::Redriven);
+            world.mark(On::Delivery(*key), Fault::Redriven);
+            world.note(&Event::Moved(world.number(*key)));
+        }
+    })
+}
+
 impl Queue for SimQueue {
     async fn receive(&self, wait: Duration, visibility: Duration, room: &Room) -> Result<Vec<Message>, QueueError> {
-        let Shared { inner, world, .. } = &*self.shared;
+        let (inner, world) = (&self.inner, &self.shared.world);
         world.point(self.process).await;
         self.latency().await;
         self.refuse(Call::Receive, wait).await?;
@@ -256,11 +299,11 @@ impl Queue for SimQueue {
     }
 
     async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<Vec<usize>, QueueError> {
-        let Shared { inner, world, .. } = &*self.shared;
+        let (inner, world) = (&self.inner, &self.shared.world);
         world.point(self.process).await;
         self.latency().await;
         self.refuse(Call::Extend, Duration::ZERO).await?;
-        let keys: Vec<Key> = receipts.iter().map(|receipt| self.delivery(receipt).0).collect();
+        let keys: Vec<Key> = receipts.iter().map(|receipt| self.delivery(receipt).key).collect();
         let numbers = keys.iter().map(|key| world.number(*key)).collect();
         world.note(&Event::Extended(self.process, numbers, visibility));
         let mut failed = Vec::new();
@@ -289,7 +332,7 @@ impl Queue for SimQueue {
         let failed = deleted.map(|(at, _)| at).collect();
         if world.hit(Fault::LostDelete) {
             for receipt in receipts {
-                world.mark(On::Delete(self.delivery(receipt).0), Fault::LostDelete);
+                world.mark(On::Delete(self.delivery(receipt).key), Fault::LostDelete);
             }
             return Err(self.lost(Call::Delete, Fault::LostDelete, "DeleteMessageBatch"));
         }
@@ -299,6 +342,6 @@ impl Queue for SimQueue {
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {
-        Ok(self.shared.inner.count())
+        Ok(self.inner.count())
     }
 }

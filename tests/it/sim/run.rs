@@ -12,7 +12,7 @@ use super::{
     check::check,
     database::Database,
     fault::{Counts, Fault, On},
-    plan::{Kind, Plan, What},
+    plan::{Kind, Plan, ProcessPlan, What},
     process::{Ground, Process},
     queue::SimQueue,
     trace::Event,
@@ -22,8 +22,8 @@ use super::{
 /// The longest for which a worker waits before it asks again, whether things are well or not: receive's back-off.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
 
-/// The longest for which a worker rests that may not delete what is settled.
-const DENIED_REST: Duration = Duration::from_secs(60);
+/// The longest for which a worker rests that may not delete what is settled, or has panicked.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// How often a login comes after the last fault, until no refused row is held.
 const BETWEEN_LOGINS: Duration = Duration::from_millis(200);
@@ -50,21 +50,22 @@ async fn happen(plan: Plan, ground: &Arc<Ground>, text: bool) -> Ran {
     let begin = Instant::now();
     let world = World::new(&plan, text);
     let database = Database::new(&world);
-    let queue = SimQueue::new(&world, &database);
+    let queue = SimQueue::new(&world, &database, &plan);
     let over = Shutdown::new();
-    let mut processes = Vec::new();
-    for (number, &process) in plan.processes.iter().enumerate() {
+    let start = |process: ProcessPlan, queue: SimQueue| {
         let process = Process {
-            number,
+            number: world.add_process(),
             plan: process,
-            queue: queue.clone(),
+            queue,
             database: database.clone(),
             ground: Arc::clone(ground),
             visibility: plan.visibility,
             room: plan.room,
+            max_receive_count: plan.max_receive_count,
         };
-        processes.push(tokio::spawn(process.live(over.clone())));
-    }
+        tokio::spawn(process.live(over.clone()))
+    };
+    let mut processes: Vec<_> = plan.processes.iter().map(|process| start(*process, queue.clone())).collect();
     for happening in &plan.happenings {
         sleep_until(begin + happening.at).await;
         befall(happening.what, &world, &database, &queue);
@@ -72,7 +73,13 @@ async fn happen(plan: Plan, ground: &Arc<Ground>, text: bool) -> Ran {
     sleep_until(begin + plan.calm_at).await;
     world.calm();
     queue.calm();
-    settle(&world, &database, &queue).await;
+    let mut queues = Vec::from([queue.clone()]);
+    if plan.max_receive_count.is_some() {
+        // Somebody drains the dead-letter queue.
+        queues.push(queue.of_dead_letters());
+        processes.push(start(plan.processes[0], queue.of_dead_letters()));
+    }
+    settle(&world, &database, &queues).await;
     over.start();
     for process in processes {
         if timeout(Duration::from_secs(60), process).await.is_err() {
@@ -122,21 +129,29 @@ fn forget(world: &World, database: &Database) {
     }
 }
 
+/// How long it may take until everything is settled.
+fn limit(world: &World) -> Duration {
+    let state = world.state();
+    let has = |fault: Fault| state.counts.fired.contains_key(&fault);
+    let rest = if has(Fault::Denied) || has(Fault::Panic) { LONGEST_REST } else { LONGEST_BACKOFF };
+    let once = state.visibility.max(rest) + Duration::from_secs(10);
+    // Whatever it takes down comes again after that long, and so does itself.
+    if state.sent.iter().any(|sent| sent.kind == Kind::Poison) { once * 20 } else { once }
+}
+
 /// Waits until everything is off the queue, and no longer than that may take. As long as a worker holds a refused row,
 /// logins go on coming: only they show it that the table takes others.
-async fn settle(world: &World, database: &Database, queue: &SimQueue) {
+async fn settle(world: &World, database: &Database, queues: &[SimQueue]) {
     let begin = Instant::now();
-    let denied = world.state().counts.fired.contains_key(&Fault::Denied);
-    let rest = if denied { DENIED_REST } else { LONGEST_BACKOFF };
-    let limit = world.state().visibility.max(rest) + Duration::from_secs(10);
+    let limit = limit(world);
     while begin.elapsed() < limit {
-        if queue.is_empty() {
+        if queues.iter().all(SimQueue::is_empty) {
             return world.note(&Event::Settled);
         }
         let is_held = |sent: &Sent| matches!(sent.kind, Kind::Refused(_)) && !database.has_outcome(sent.key);
         let sent = world.state().sent.clone();
         if sent.iter().any(is_held) && begin.elapsed() + BETWEEN_LOGINS * 10 < limit {
-            queue.send(Kind::Login(sent.len()));
+            queues[sent.len() % queues.len()].send(Kind::Login(sent.len()));
         }
         sleep(BETWEEN_LOGINS).await;
     }

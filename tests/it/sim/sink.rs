@@ -84,6 +84,25 @@ impl SimSink {
         error
     }
 
+    /// A point at which the process may be killed or stand still, and at which this may panic.
+    async fn point(&self) {
+        let world = &self.database.world;
+        world.point(self.process).await;
+        if world.hit(Fault::Panic) {
+            world.panic(self.process);
+        }
+    }
+
+    /// Whoever has read poison has ended before anybody hears of anything that it did since.
+    async fn die_of(&self, mut read: impl Iterator<Item = Key>) {
+        let world = &self.database.world;
+        if let Some(poison) = read.find(|key| world.is_poison(*key)) {
+            world.fired(Fault::Poison);
+            world.mark(On::Outcome(poison), Fault::Poison);
+            world.kill(self.process, Fault::Poison).await;
+        }
+    }
+
     async fn latency(&self) {
         sleep(self.database.world.between(1, 20)).await;
     }
@@ -148,7 +167,7 @@ impl SimSink {
         if !self.database.stage(transaction.id, staged) {
             return Err(self.fail(Fault::Crash, unavailable("the server has crashed")));
         }
-        world.point(self.process).await;
+        self.point().await;
         self.commit(transaction, wants).await?;
         Ok(outcomes)
     }
@@ -244,6 +263,12 @@ impl SimSink {
     }
 }
 
+/// Whether somebody must have read it to say this of it.
+fn is_read(entry: &Entry) -> bool {
+    let Verdict::Dead(dead) = &entry.verdict else { return true };
+    !matches!(dead.reason, Reason::PoisonReceiveCount | Reason::OlderThanLedger)
+}
+
 fn want(entry: &Entry, batch: &Batch) -> Want {
     let key = entry.message.key;
     let (claim, what) = match &entry.verdict {
@@ -269,9 +294,10 @@ fn stage(want: &Want, outcome: Outcome, half: Half) -> Staged {
 impl Sink for SimSink {
     async fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
         let world = self.database.world.clone();
-        world.point(self.process).await;
-        world.feel(On::Call(self.process, Call::Write));
         let entries = &batch.entries[part];
+        self.die_of(entries.iter().filter(|entry| is_read(entry)).map(|entry| entry.message.key)).await;
+        self.point().await;
+        world.feel(On::Call(self.process, Call::Write));
         self.connect(entries.len()).await?;
         if entries.iter().any(|entry| matches!(entry.verdict, Verdict::Dead(_))) {
             self.database.server().tables.epochs.insert(batch.epoch.id, batch.epoch.clone());
@@ -326,9 +352,10 @@ impl Sink for SimSink {
     }
 
     async fn absolve(&mut self, keys: &[Key]) -> Result<(), SinkError> {
+        self.die_of(keys.iter().copied()).await;
         self.on_record(&[], |suspects| suspects.retain(|key, _| !keys.contains(key))).await?;
         let mut state = self.database.world.state();
-        state.processes[self.process].alone.retain(|key| !keys.contains(key));
+        state.processes[self.process].reading.retain(|key| !keys.contains(key));
         Ok(())
     }
 
@@ -348,8 +375,9 @@ impl SimSink {
         world.point(self.process).await;
         self.connect(1).await?;
         let done = change(&mut self.database.server().tables.suspects);
-        world.state().processes[self.process].alone.extend(keys);
+        world.state().processes[self.process].reading.extend(keys);
         if world.hit(Fault::LostAnswer) {
+            world.abandon(keys);
             return Err(self.fail(Fault::LostAnswer, unavailable("no answer to COMMIT")));
         }
         world.point(self.process).await;

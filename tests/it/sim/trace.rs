@@ -20,6 +20,7 @@ pub enum Event {
     Received(usize, Vec<(usize, u32)>),
     Deleted(usize, usize),
     Extended(usize, Vec<usize>, Duration),
+    Moved(usize),
     Failed(usize, Call, Fault),
     Happened(Fault),
     HappenedTo(usize, Fault),
@@ -58,6 +59,7 @@ impl fmt::Display for Event {
             Self::Extended(process, messages, visibility) => {
                 write!(f, "process {process} hides for {visibility:?}: {messages:?}")
             }
+            Self::Moved(number) => write!(f, "message {number} is moved to the dead-letter queue"),
             Self::Failed(process, call, fault) => write!(f, "process {process}: {call:?} fails: {fault:?}"),
             Self::Happened(fault) => write!(f, "{fault:?}"),
             Self::HappenedTo(process, fault) => write!(f, "process {process}: {fault:?}"),

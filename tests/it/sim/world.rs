@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
+    panic::resume_unwind,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -27,11 +28,17 @@ pub struct World(Arc<Mutex<State>>);
 pub struct Sent {
     pub key: Key,
     pub kind: Kind,
+    /// On a FIFO queue.
+    pub group: Option<usize>,
 }
 
 pub struct State {
     pub broken: Option<Mutant>,
     pub visibility: Duration,
+    /// How many groups there are, on a FIFO queue.
+    groups: Option<usize>,
+    /// Whether nothing but the database fails.
+    only_database: bool,
     start: Instant,
     rng: Rng,
     shares: Vec<u32>,
@@ -43,8 +50,8 @@ pub struct State {
     numbers: BTreeMap<Key, usize>,
     pub sent: Vec<Sent>,
     pub processes: Vec<ProcessState>,
-    /// Messages whose reader was killed while it read them alone.
-    pub killed_alone: BTreeSet<Key>,
+    /// How often a reader did not come to say that it has read a message, which it had put on record.
+    pub unread: BTreeMap<Key, u32>,
     pub trace: Trace,
     /// What was found to be wrong, message by message.
     pub wrong: Vec<String>,
@@ -58,8 +65,10 @@ pub struct ProcessState {
     paused_until: Option<Instant>,
     /// What was delivered to it and has not been deleted by it.
     pub held: BTreeSet<Key>,
-    /// What it has put on record as being read alone.
-    pub alone: BTreeSet<Key>,
+    /// What it has put on record as being read.
+    pub reading: BTreeSet<Key>,
+    /// Whether its sink has panicked since it started.
+    panicked: bool,
 }
 
 impl World {
@@ -68,6 +77,8 @@ impl World {
         Self(Arc::new(Mutex::new(State {
             broken: plan.broken,
             visibility: plan.visibility,
+            groups: plan.groups,
+            only_database: plan.only_database,
             start: Instant::now(),
             rng: Rng::with_seed(!plan.seed),
             shares: plan.shares.clone(),
@@ -77,8 +88,8 @@ impl World {
             marks: BTreeMap::new(),
             numbers: BTreeMap::new(),
             sent: Vec::new(),
-            processes: plan.processes.iter().map(|_| ProcessState::default()).collect(),
-            killed_alone: BTreeSet::new(),
+            processes: Vec::new(),
+            unread: BTreeMap::new(),
             trace: Trace::new(text),
             wrong: Vec::new(),
         })))
@@ -90,6 +101,10 @@ impl World {
 
     pub fn is(&self, mutant: Mutant) -> bool {
         self.state().broken == Some(mutant)
+    }
+
+    pub fn only_database(&self) -> bool {
+        self.state().only_database
     }
 
     pub fn note(&self, event: &Event) {
@@ -176,19 +191,47 @@ impl World {
         }
     }
 
+    /// It has its effect at once.
+    pub fn feel_now(&self, fault: Fault) {
+        *self.state().counts.felt.entry(fault).or_default() += 1;
+    }
+
     /// A call of this process fails for this; it should be made again.
     pub fn fail(&self, process: usize, call: Call, fault: Fault) {
         self.mark(On::Call(process, call), fault);
         self.note(&Event::Failed(process, call, fault));
     }
 
-    pub fn send(&self, key: Key, kind: Kind) {
+    /// The group of the next message. What comes after the last fault is kept up by no other.
+    pub fn next_group(&self) -> Option<usize> {
+        let groups = self.state().groups?;
+        Some(if self.is_calm() { groups + self.state().sent.len() } else { self.below(groups) })
+    }
+
+    pub fn send(&self, key: Key, kind: Kind, group: Option<usize>) {
         let mut state = self.state();
         let number = state.sent.len();
         state.numbers.insert(key, number);
-        state.sent.push(Sent { key, kind });
+        state.sent.push(Sent { key, kind, group });
         drop(state);
         self.note(&Event::Sent(number));
+    }
+
+    pub fn is_poison(&self, key: Key) -> bool {
+        let state = self.state();
+        state.numbers.get(&key).is_some_and(|number| state.sent[*number].kind == Kind::Poison)
+    }
+
+    /// The messages that were sent before this one in its group.
+    pub fn before(&self, key: Key) -> Vec<Key> {
+        let state = self.state();
+        let Some((earlier, sent)) =
+            state.numbers.get(&key).map(|number| (&state.sent[..*number], &state.sent[*number]))
+        else {
+            return Vec::new();
+        };
+        let before = earlier.iter().filter(|other| other.group.is_some() && other.group == sent.group);
+        before.map(|sent| sent.key).collect()
     }
 
     /// The number of a message. One that was never sent is the last of all.
@@ -199,8 +242,7 @@ impl World {
     /// A point at which a process may be killed or stand still. Whoever is killed does not come back from here.
     pub async fn point(&self, process: usize) {
         if self.hit(Fault::Kill) {
-            self.kill(process);
-            pending::<()>().await;
+            self.kill(process, Fault::Kill).await;
         }
         if self.hit(Fault::Pause) {
             self.pause(process);
@@ -211,31 +253,73 @@ impl World {
         }
     }
 
+    /// The number of one more process.
+    pub fn add_process(&self) -> usize {
+        let mut state = self.state();
+        state.processes.push(ProcessState::default());
+        state.processes.len() - 1
+    }
+
     pub fn started(&self, process: usize, handle: AbortHandle, shutdown: Shutdown) {
         let mut state = self.state();
         state.processes[process].handle = Some(handle);
         state.processes[process].shutdown = Some(shutdown);
+        state.processes[process].panicked = false;
         drop(state);
         self.note(&Event::Started(process));
     }
 
-    pub fn kill(&self, process: usize) {
-        self.note(&Event::HappenedTo(process, Fault::Kill));
-        self.mark_held(process, Fault::Kill);
+    /// A process has ended, in good order or not.
+    pub fn ended(&self, process: usize) {
+        self.abandon_reading(process);
         let mut state = self.state();
         state.processes[process].held.clear();
-        let alone = std::mem::take(&mut state.processes[process].alone);
-        state.killed_alone.extend(alone);
-        let handle = state.processes[process].handle.take();
-        drop(state);
+        state.processes[process].reading.clear();
+    }
+
+    /// Ends the process that this is called by, which does not come back from here.
+    pub async fn kill(&self, process: usize, fault: Fault) {
+        self.note(&Event::HappenedTo(process, fault));
+        self.mark_held(process, fault);
+        self.ended(process);
+        let handle = self.state().processes[process].handle.take();
         if let Some(handle) = handle {
             handle.abort();
         }
+        pending::<()>().await;
+    }
+
+    /// The sink of a worker of this process panics.
+    pub fn panic(&self, process: usize) {
+        self.note(&Event::HappenedTo(process, Fault::Panic));
+        self.mark_held(process, Fault::Panic);
+        self.abandon_reading(process);
+        self.state().processes[process].panicked = true;
+        // Without telling the hook, which would print it.
+        resume_unwind(Box::new("the sink panics"));
+    }
+
+    pub fn has_panicked(&self, process: usize) -> bool {
+        self.state().processes[process].panicked
+    }
+
+    /// Nobody may come to say that these have been read, which are on record as being read now.
+    pub fn abandon(&self, keys: &[Key]) {
+        let mut state = self.state();
+        for key in keys {
+            *state.unread.entry(*key).or_default() += 1;
+        }
+    }
+
+    fn abandon_reading(&self, process: usize) {
+        let reading: Vec<Key> = self.state().processes[process].reading.iter().copied().collect();
+        self.abandon(&reading);
     }
 
     pub fn pause(&self, process: usize) {
         self.note(&Event::HappenedTo(process, Fault::Pause));
         self.mark_held(process, Fault::Pause);
+        self.abandon_reading(process);
         let mut state = self.state();
         let length = state.visibility.mul_f64(state.rng.f64() * 3.0);
         state.processes[process].paused_until = Some(Instant::now() + length);
