@@ -22,9 +22,12 @@ mod nemesis;
 mod producer;
 mod programs;
 mod proxy;
+mod queue;
 mod records;
+mod scene;
 mod script;
 mod verdict;
+mod watch;
 mod workers;
 
 use std::{
