@@ -24,6 +24,7 @@ use crate::{
     programs::Programs,
     proxy,
     scene::Scene,
+    stops::Stops,
     watch::watch,
 };
 
@@ -58,7 +59,7 @@ pub(crate) struct Outcome {
     pub(crate) faults: String,
     pub(crate) complaints: Vec<String>,
     pub(crate) recoveries: Vec<Duration>,
-    pub(crate) stops: Vec<Duration>,
+    pub(crate) stops: Stops,
     pub(crate) sqlstates: BTreeMap<String, u64>,
     pub(crate) took: Duration,
     /// Still running, for the checker.
@@ -81,12 +82,11 @@ pub(crate) async fn run(plans: &Plans, directory: &Path) -> Outcome {
     });
     let sampling = tokio::spawn(watch(Arc::clone(&nemesis), Arc::clone(&scene.records), directory.to_owned()));
     scene.hurt(plans, &nemesis).await;
-    println!("the faults have ended; what is left has to settle");
+    eprintln!("the faults have ended; what is left has to settle");
     let settled = scene.settle().await;
     sampling.abort();
     drop(sampling.await);
     let Ok(nemesis) = Arc::try_unwrap(nemesis).map_err(drop) else { unreachable!("all lanes have ended") };
-    let stops: Vec<_> = nemesis.workers.iter().map(|worker| Arc::clone(&worker.stops)).collect();
     for worker in nemesis.workers {
         worker.end().await;
     }
@@ -101,7 +101,7 @@ pub(crate) async fn run(plans: &Plans, directory: &Path) -> Outcome {
         *sqlstates.entry(code).or_default() += count;
     }
     let effects = Effects::read(directory);
-    effects.count(directory, &scene.tally, VISIBILITY);
+    effects.count(directory, &scene.tally);
     let (faults, mut complaints) = scene.tally.judge(&plans.faults);
     let (queue_faults, more) = effects.judge(plans.queue_faults);
     complaints.extend(more);
@@ -109,7 +109,7 @@ pub(crate) async fn run(plans: &Plans, directory: &Path) -> Outcome {
         faults: format!("{faults}\n{queue_faults}"),
         complaints,
         recoveries: nemesis.recoveries.into_inner().unwrap_or_default(),
-        stops: stops.iter().flat_map(|stops| stops.lock().map(|stops| stops.clone()).unwrap_or_default()).collect(),
+        stops: Stops::read(&effects, directory),
         sqlstates,
         took: start.elapsed(),
         database: scene.database,
@@ -175,7 +175,7 @@ impl Scene {
     async fn say_how_far(&self, time: Duration, sent: u64) {
         let depth = self.queue.depth().await;
         let commits: u64 = self.lanes.iter().map(|lane| lane.commits()).sum();
-        println!(
+        eprintln!(
             "{:4} s: {sent} sent, {} waiting, {} in hand, {commits} commits, {} kills",
             time.as_secs(),
             depth.visible,

@@ -45,7 +45,8 @@ impl Queue {
         if let Some(pid) = pid {
             let _ended = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        drop(self.process.wait().await);
+        let ended = self.process.wait().await;
+        assert!(ended.is_ok_and(|status| status.success()), "the queue ends badly, and its history may not be whole");
     }
 }
 
