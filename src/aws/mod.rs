@@ -159,6 +159,7 @@ impl AwsClient {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
+            tracing::debug!(action = operation.action, error = %failure, "a request failed");
             if !self.remedy(&failure, operation, &credentials, &mut tried) {
                 return Err(failure);
             }

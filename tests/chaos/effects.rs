@@ -13,15 +13,20 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
+    campaign::VISIBILITY,
     faults::{Fault, Tally},
     script::{FAULTS, QueueFault, Sign},
 };
 
 /// A delivery that nobody settled, and the next one of the same message; times in milliseconds since 1970-01-01 UTC.
-struct Again {
-    by: String,
-    first: f64,
-    second: f64,
+pub(crate) struct Again {
+    pub(crate) by: String,
+    pub(crate) first: f64,
+    /// Until when it was to be hidden.
+    pub(crate) hidden_until: f64,
+    /// Whether it was given back.
+    pub(crate) given_back: bool,
+    pub(crate) second: f64,
 }
 
 /// How long after it was due a message may come again: somebody has to ask for it.
@@ -34,7 +39,9 @@ const AT_ONCE: f64 = 900.0;
 /// What the history has to say.
 #[derive(Default)]
 pub(crate) struct Effects {
-    again: Vec<Again>,
+    pub(crate) again: Vec<Again>,
+    /// Whose requests were touched by a fault of the queue, and when.
+    pub(crate) touched: Vec<(String, f64)>,
     /// How often each fault of the queue's script fired, and was felt.
     queue: BTreeMap<&'static str, (u64, u64)>,
 }
@@ -50,22 +57,27 @@ struct Line {
     #[serde(default)]
     fault: String,
     #[serde(default)]
-    action: String,
-    #[serde(default)]
     outcome: String,
+    #[serde(default)]
+    seconds: f64,
 }
-
-/// Faults that wait for the same worker to do the same once more.
-type Refused = HashMap<(String, String), Vec<&'static str>>;
 
 /// Where a message is, as far as the history is read.
 #[derive(Default)]
 struct Course {
-    /// Its last delivery, unless that was settled: by whom, when.
-    held: Option<(String, f64)>,
+    /// Its last delivery, unless that was settled; when it comes again is not known yet.
+    held: Option<Again>,
     /// A fault that another delivery will show to have been felt.
     awaits: Option<&'static str>,
+    sent_at: f64,
     received_at: f64,
+}
+
+impl Again {
+    fn begins(by: String, first: f64) -> Self {
+        let hidden_until = first + VISIBILITY.as_secs_f64() * 1000.0;
+        Self { by, first, hidden_until, given_back: false, second: first }
+    }
 }
 
 impl Effects {
@@ -79,7 +91,8 @@ impl Effects {
 
     fn read_history(&mut self, path: &Path) {
         let mut courses: HashMap<String, Course> = HashMap::new();
-        let mut refused = Refused::new();
+        // Who got nothing although there was something, and when.
+        let mut got_nothing: HashMap<String, Vec<f64>> = HashMap::new();
         for line in lines(path) {
             let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
             match line.event.as_str() {
@@ -88,15 +101,20 @@ impl Effects {
                     if let Some(fault) = known {
                         self.queue.entry(fault.name).or_default().0 += 1;
                     }
-                    if let Some(QueueFault { name, sign: Sign::AskedAgain, .. }) = known {
-                        refused.entry((line.by, line.action)).or_default().push(*name);
+                    if let Some(QueueFault { sign: Sign::CameLater, .. }) = known {
+                        got_nothing.entry(line.by.clone()).or_default().push(line.at);
                     }
+                    self.touched.push((line.by, line.at));
                 }
                 "receive" => {
-                    self.asked_again(&mut refused, (&line.by, "ReceiveMessage"));
                     let course = courses.entry(line.id).or_default();
-                    if let Some((by, first)) = course.held.replace((line.by, line.at)) {
-                        self.again.push(Again { by, first, second: line.at });
+                    if let Some(empty) = got_nothing.get_mut(&line.by) {
+                        let came = empty.extract_if(.., |at| course.sent_at < *at).count();
+                        self.queue.entry("empty").or_default().1 += came as u64;
+                    }
+                    let held = Again::begins(line.by, line.at);
+                    if let Some(again) = course.held.replace(held) {
+                        self.again.push(Again { second: line.at, ..again });
                     }
                     if let Some(fault) = course.awaits.take() {
                         self.queue.entry(fault).or_default().1 += 1;
@@ -108,26 +126,24 @@ impl Effects {
                     course.received_at = line.at;
                 }
                 "delete" => {
-                    self.asked_again(&mut refused, (&line.by, "DeleteMessageBatch"));
                     let course = courses.entry(line.id).or_default();
                     course.held = None;
-                    match line.outcome.as_str() {
-                        "stale" => course.awaits = Some("stale"),
-                        "gone" => self.queue.entry("lose_answer").or_default().1 += 1,
-                        _ => {}
+                    if line.outcome == "stale" {
+                        course.awaits = Some("stale");
                     }
                 }
-                "extend" => self.asked_again(&mut refused, (&line.by, "ChangeMessageVisibilityBatch")),
+                "extend" => {
+                    if let Some(held) = courses.entry(line.id).or_default().held.as_mut().filter(|it| it.by == line.by)
+                    {
+                        held.hidden_until = line.at + line.seconds * 1000.0;
+                        // A lease hides for as long as a delivery does; who gives back says another time.
+                        held.given_back = line.seconds != VISIBILITY.as_secs_f64();
+                    }
+                }
+                "send" => courses.entry(line.id).or_default().sent_at = line.at,
                 "ghost" => courses.entry(line.id).or_default().awaits = Some("ghost"),
                 _ => {}
             }
-        }
-    }
-
-    /// A worker does what it was refused before.
-    fn asked_again(&mut self, refused: &mut Refused, (by, action): (&str, &str)) {
-        for fault in refused.remove(&(by.to_owned(), action.to_owned())).unwrap_or_default() {
-            self.queue.entry(fault).or_default().1 += 1;
         }
     }
 
@@ -140,7 +156,7 @@ impl Effects {
                 let felt = match fault.sign {
                     Sign::Said(words) => said(words),
                     Sign::SaidAgain(words) => said(words).saturating_sub(1),
-                    Sign::Seen(_) | Sign::AskedAgain => 0,
+                    Sign::Seen(_) | Sign::CameLater => 0,
                 };
                 self.queue.entry(fault.name).or_default().1 += felt;
             }
@@ -148,23 +164,12 @@ impl Effects {
     }
 
     /// Counts those kills and freezes after which messages that the worker held came again.
-    pub(crate) fn count(&self, directory: &Path, tally: &Tally, visibility: Duration) {
-        #[derive(Deserialize)]
-        struct End {
-            at: f64,
-            worker: String,
-            how: String,
-            #[serde(default)]
-            ms: f64,
-        }
-        let reach = (visibility + SLACK).as_secs_f64() * 1000.0;
-        for line in lines(&directory.join("ends.jsonl")) {
-            let Ok(End { at, worker, how, ms }) = serde_json::from_str(&line) else { continue };
-            // `worker-1.7` is the seventh process of worker-1.
-            let worker = worker.split('.').next().unwrap_or_default();
+    pub(crate) fn count(&self, directory: &Path, tally: &Tally) {
+        let reach = (VISIBILITY + SLACK).as_secs_f64() * 1000.0;
+        for End { at, worker, how, ms } in ends(directory) {
             let (fault, from) = match how.as_str() {
                 "killed" => (Fault::KillWorker, at),
-                "paused" if ms > visibility.as_secs_f64() * 1000.0 => (Fault::FreezeWorker, at - ms),
+                "paused" if ms > VISIBILITY.as_secs_f64() * 1000.0 => (Fault::FreezeWorker, at - ms),
                 _ => continue,
             };
             let came_again = |again: &Again| {
@@ -185,7 +190,7 @@ impl Effects {
             let seen = match fault.sign {
                 Sign::Said(words) | Sign::SaidAgain(words) => format!("a worker's log: {words}"),
                 Sign::Seen(what) => what.to_owned(),
-                Sign::AskedAgain => "the same worker did the same later".to_owned(),
+                Sign::CameLater => "what was there then came to the same worker later".to_owned(),
             };
             let _infallible = writeln!(table, "| {} | {fired} | {felt} | {seen} |", fault.name);
             if fired < required {
@@ -197,6 +202,26 @@ impl Effects {
         }
         (table, complaints)
     }
+}
+
+/// How a process of a worker ended, or was paused.
+#[derive(Deserialize)]
+pub(crate) struct End {
+    pub(crate) at: f64,
+    pub(crate) worker: String,
+    pub(crate) how: String,
+    /// How long that took.
+    #[serde(default)]
+    pub(crate) ms: f64,
+}
+
+/// All of them, each by its worker's name: `worker-1.7` is the seventh process of worker-1.
+pub(crate) fn ends(directory: &Path) -> impl Iterator<Item = End> + use<> {
+    lines(&directory.join("ends.jsonl")).filter_map(|line| {
+        let end: End = serde_json::from_str(&line).ok()?;
+        let worker = end.worker.split('.').next().unwrap_or_default().to_owned();
+        Some(End { worker, ..end })
+    })
 }
 
 fn lines(path: &Path) -> impl Iterator<Item = String> + use<> {

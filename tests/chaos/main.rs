@@ -22,9 +22,14 @@ mod nemesis;
 mod producer;
 mod programs;
 mod proxy;
+mod queue;
 mod records;
+mod report;
+mod scene;
 mod script;
+mod stops;
 mod verdict;
+mod watch;
 mod workers;
 
 use std::{
@@ -38,12 +43,7 @@ use clap::Parser;
 use masq::local::scratch::Scratch;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{
-    campaign::{Outcome, Plans},
-    faults::Fault,
-    programs::Programs,
-    verdict::Verdict,
-};
+use crate::{campaign::Plans, faults::Fault, programs::Programs, report::Repeat, verdict::Verdict};
 
 /// Hurt masq while it works, and check that every message counted once
 #[derive(Parser)]
@@ -101,6 +101,22 @@ impl Arguments {
         };
         Fault::ALL.iter().map(|fault| (*fault, often(fault))).filter(|(_, count)| *count > 0).collect()
     }
+
+    /// How the same is asked for again.
+    fn again(&self, seed: u64) -> Repeat {
+        let Self { messages, seconds, kills, crashes, cuts, others, .. } = self;
+        let mut line = format!(
+            "./dev chaos --messages {messages} --seconds {seconds} --kills {kills} --crashes {crashes} --cuts {cuts} \
+             --others {others} --seed {seed}"
+        );
+        if self.release {
+            line += " --release";
+        }
+        if let Some(mutant) = &self.mutant {
+            line = format!("{line} --mutant {mutant}");
+        }
+        Repeat(line)
+    }
 }
 
 fn main() -> ExitCode {
@@ -142,17 +158,22 @@ async fn go(arguments: &Arguments, directory: &Path) -> bool {
         mutant: arguments.mutant.clone(),
         programs,
     };
-    println!("chaos: {} messages, seed {}", plans.messages, plans.seed);
+    let repeat = arguments.again(plans.seed);
+    eprintln!("{}", repeat.0);
     let directory = arguments.keep.as_deref().unwrap_or(directory);
     std::fs::create_dir_all(directory).expect("the directory can be made");
     let outcome = campaign::run(&plans, directory).await;
-    say(&outcome);
+    report::begin(&repeat, &outcome, arguments.release).await;
+    report::tell(&outcome);
     let verdict = Verdict::of(directory).await;
     print!("{}", verdict.printed);
+    for complaint in &outcome.complaints {
+        println!("chaos: {complaint}");
+    }
     outcome.database.lock().await.stop().await;
     match &plans.mutant {
         // A mutant may also spoil the effects of faults; what counts is what the checker finds.
-        Some(_) => !verdict.is_sound,
+        Some(mutant) => mutants::is_found(mutant, &verdict),
         None => verdict.is_sound && outcome.complaints.is_empty(),
     }
 }
@@ -169,23 +190,4 @@ async fn stopped() {
 
 fn new_seed() -> u64 {
     fastrand::u64(..1_000_000)
-}
-
-fn say(outcome: &Outcome) {
-    println!("{}", outcome.faults);
-    for complaint in &outcome.complaints {
-        println!("chaos: {complaint}");
-    }
-    let sqlstates: Vec<_> = outcome.sqlstates.iter().map(|(code, count)| format!("{code} × {count}")).collect();
-    println!("what PostgreSQL said to the workers: {}", sqlstates.join(", "));
-    for (what, times) in
-        [("first commit after PostgreSQL accepts", &outcome.recoveries), ("graceful stop", &outcome.stops)]
-    {
-        let mut times = times.clone();
-        times.sort();
-        if let (Some(median), Some(last)) = (times.get(times.len() / 2), times.last()) {
-            println!("{what}: median {median:.2?}, longest {last:.2?} of {}", times.len());
-        }
-    }
-    println!("the campaign took {:.0?}", outcome.took);
 }

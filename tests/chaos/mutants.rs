@@ -13,7 +13,7 @@ use crate::{
     campaign::{self, Plans},
     faults::Fault,
     programs::Programs,
-    verdict::Verdict,
+    verdict::{self, Verdict},
 };
 
 /// A broken variant, the faults that bring its mistake to light, and the violations of which one must be found.
@@ -42,29 +42,53 @@ const TRIALS: [Trial; 9] = [
 const MESSAGES: u64 = 4_000;
 const TIME: Duration = Duration::from_secs(12);
 
+/// Whether the checker has found a violation to which this mutant's mistake leads; of one that has no trial, any.
+pub(crate) fn is_found(mutant: &str, verdict: &Verdict) -> bool {
+    let trial = TRIALS.iter().find(|trial| trial.mutant == mutant);
+    trial.map_or(!verdict.is_sound, |trial| trial.expected.iter().any(|kind| verdict.kinds().contains(kind)))
+}
+
 /// Whether all of them are found.
 pub(crate) async fn are_found(programs: &Programs, seed: u64, directory: &Path) -> bool {
-    let mut all = true;
-    for Trial { mutant, faults, expected } in TRIALS {
+    let mut all = sound_is_sound(programs, seed, &directory.join("none")).await;
+    for Trial { mutant, faults, .. } in TRIALS {
         let start = Instant::now();
-        let plans = Plans {
-            seed,
-            messages: MESSAGES,
-            time: TIME,
-            faults: BTreeMap::from_iter(faults.iter().copied()),
-            queue_faults: 0,
-            mutant: Some(mutant.to_owned()),
-            programs: programs.clone(),
-        };
+        let plans = plans(programs, seed, faults, Some(mutant));
         let directory = directory.join(mutant);
         fs::create_dir(&directory).expect("a directory can be made");
         let outcome = campaign::run(&plans, &directory).await;
         let verdict = Verdict::of(&directory).await;
         outcome.database.lock().await.stop().await;
-        let found = expected.iter().any(|kind| verdict.kinds().contains(kind));
+        let found = is_found(mutant, &verdict);
         all &= found;
         let (was, kinds) = (if found { "found" } else { "NOT FOUND" }, verdict.kinds());
         println!("{mutant}: {was} by {kinds:?}, seed {seed}, {:.0?}", start.elapsed());
     }
     all
+}
+
+/// Whether nothing is found where nothing is broken; and then, whether that evidence, spoilt, is found to be.
+async fn sound_is_sound(programs: &Programs, seed: u64, directory: &Path) -> bool {
+    let start = Instant::now();
+    fs::create_dir(directory).expect("a directory can be made");
+    let faults = [(Fault::KillWorker, 6), (Fault::CutBeforeCommit, 3), (Fault::CutAfterCommit, 3)];
+    let outcome = campaign::run(&plans(programs, seed, &faults, None), directory).await;
+    let verdict = Verdict::of(directory).await;
+    let (spoilt, said) = verdict::spoilt_is_found(directory).await;
+    outcome.database.lock().await.stop().await;
+    let was = if verdict.is_sound { "found sound" } else { "NOT FOUND SOUND" };
+    println!("no mutant: {was} {:?}, {}, seed {seed}, {:.0?}", verdict.kinds(), said.trim(), start.elapsed());
+    verdict.is_sound && spoilt
+}
+
+fn plans(programs: &Programs, seed: u64, faults: &[(Fault, u64)], mutant: Option<&str>) -> Plans {
+    Plans {
+        seed,
+        messages: MESSAGES,
+        time: TIME,
+        faults: BTreeMap::from_iter(faults.iter().copied()),
+        queue_faults: 0,
+        mutant: mutant.map(str::to_owned),
+        programs: programs.clone(),
+    }
 }

@@ -12,8 +12,8 @@ pub(crate) enum Sign {
     Said(&'static str),
     /// A worker logs these words another time than at its start.
     SaidAgain(&'static str),
-    /// The history shows that the worker whose request it was does the same later.
-    AskedAgain,
+    /// The history shows that the worker gets a message later that was there when it got none.
+    CameLater,
     /// The history shows it otherwise.
     Seen(&'static str),
 }
@@ -44,23 +44,22 @@ impl QueueFault {
 }
 
 const CAME_AGAIN: Sign = Sign::Seen("the message came again");
-const DELETED_AGAIN: Sign = Sign::Seen("a delete was asked for again after it was done");
 
 pub(crate) const FAULTS: [QueueFault; 14] = [
-    QueueFault::new("throttle", &[RECEIVE, DELETE, EXTEND], (0.005, 20), Sign::AskedAgain),
-    QueueFault::new("unavailable", &[RECEIVE, DELETE, EXTEND], (0.005, 20), Sign::AskedAgain),
+    QueueFault::new("throttle", &[RECEIVE, DELETE, EXTEND], (0.005, 20), Sign::Said("RequestThrottled")),
+    QueueFault::new("unavailable", &[RECEIVE, DELETE, EXTEND], (0.005, 20), Sign::Said("ServiceUnavailable")),
     QueueFault::new("denied", &[RECEIVE, DELETE], (0.002, 5), Sign::Said("AccessDenied")),
     QueueFault::new("expired_token", &[RECEIVE, DELETE], (0.002, 5), Sign::SaidAgain("AWS credentials fetched")),
-    QueueFault::new("over_limit", &[RECEIVE], (0.003, 20), Sign::AskedAgain),
-    QueueFault::new("hang", &[DELETE, EXTEND], (0.004, 15), Sign::AskedAgain),
-    QueueFault::new("lose_answer", &[RECEIVE, DELETE, EXTEND], (0.004, 15), DELETED_AGAIN),
-    QueueFault::new("fail_entries", &[DELETE, EXTEND], (0.003, 100), Sign::Said("entries of a batch failed")),
+    QueueFault::new("over_limit", &[RECEIVE], (0.003, 20), Sign::Said("OverLimit")),
+    QueueFault::new("hang", &[DELETE, EXTEND], (0.004, 15), Sign::Said("no answer from")),
+    QueueFault::new("lose_answer", &[RECEIVE, DELETE, EXTEND], (0.004, 15), Sign::Said("cannot reach")),
+    QueueFault::new("fail_entries", &[DELETE, EXTEND], (0.003, 100), Sign::Said("\"code\":\"InternalError\"")),
     QueueFault::new("stale", &[DELETE], (0.003, 100), CAME_AGAIN),
     QueueFault::new("ghost", &[DELETE], (0.003, 100), CAME_AGAIN).lasting(2.0),
     QueueFault::new("double", &[RECEIVE], (0.003, 100), Sign::Seen("two deliveries within 0.9 s")),
     QueueFault::new("early", &[RECEIVE], (0.003, 100), Sign::Seen("two deliveries within 0.9 s")),
     QueueFault::new("corrupt", &[RECEIVE], (0.001, 30), Sign::Said("does not fit its MD5")),
-    QueueFault::new("empty", &[RECEIVE], (0.01, 50), Sign::AskedAgain),
+    QueueFault::new("empty", &[RECEIVE], (0.01, 50), Sign::CameLater),
 ];
 
 /// The script: each fault from some moment in the first tenth on, until `end` after the queue's start. The shares are

@@ -1,6 +1,11 @@
 //! What the checker says of a campaign.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    path::Path,
+    process::{Command, Output},
+};
 
 use crate::programs;
 
@@ -13,11 +18,7 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// Lets the checker judge what a campaign left in `directory`.
     pub(crate) async fn of(directory: &Path) -> Self {
-        let mut command = Command::new(programs::python());
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/checker")).arg(directory);
-        let output =
-            tokio::task::spawn_blocking(move || command.output()).await.expect("the checker can be waited for");
-        let output = output.expect("the checker runs");
+        let output = checker(&[directory.as_os_str()]).await;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         // One that fails itself has found nothing, and has not found that there is nothing.
         let finished = printed.trim_end().ends_with("violations");
@@ -30,4 +31,18 @@ impl Verdict {
         let violations = self.printed.lines().filter_map(|line| line.strip_prefix("VIOLATION "));
         violations.filter_map(|violation| violation.split(':').next()).collect()
     }
+}
+
+/// Spoils the evidence in `directory`, and says whether the checker finds all of that.
+pub(crate) async fn spoilt_is_found(directory: &Path) -> (bool, String) {
+    let output = checker(&["--spoil".as_ref(), directory.as_os_str()]).await;
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+async fn checker(arguments: &[&OsStr]) -> Output {
+    let mut command = Command::new(programs::python());
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/checker")).args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("the checker can be waited for");
+    output.expect("the checker runs")
 }

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -67,23 +67,15 @@ pub(crate) struct Supervised {
     orders: mpsc::Sender<(Order, oneshot::Sender<()>)>,
     pub(crate) pid: Arc<AtomicU32>,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) stops: Arc<Mutex<Vec<Duration>>>,
     task: JoinHandle<()>,
 }
 
 impl Supervised {
     pub(crate) fn start(plan: Plan, records: Arc<Records>, tally: Arc<Tally>) -> Self {
         let (orders, inbox) = mpsc::channel(1);
-        let (plan, pid, stops) = (Arc::new(plan), Arc::new(AtomicU32::new(0)), Arc::default());
-        let supervisor = Supervisor {
-            plan: Arc::clone(&plan),
-            pid: Arc::clone(&pid),
-            stops: Arc::clone(&stops),
-            records,
-            tally,
-            starts: 0,
-        };
-        Self { orders, pid, plan, stops, task: tokio::spawn(supervisor.run(inbox)) }
+        let (plan, pid) = (Arc::new(plan), Arc::new(AtomicU32::new(0)));
+        let supervisor = Supervisor { plan: Arc::clone(&plan), pid: Arc::clone(&pid), records, tally, starts: 0 };
+        Self { orders, pid, plan, task: tokio::spawn(supervisor.run(inbox)) }
     }
 
     /// Gives an order and waits until it is carried out.
@@ -104,7 +96,6 @@ impl Supervised {
 struct Supervisor {
     plan: Arc<Plan>,
     pid: Arc<AtomicU32>,
-    stops: Arc<Mutex<Vec<Duration>>>,
     records: Arc<Records>,
     tally: Arc<Tally>,
     starts: u32,
@@ -184,11 +175,8 @@ impl Supervisor {
                 let took = before.elapsed();
                 let how = if status.is_ok() { "stopped" } else { "stuck" };
                 let status = status.ok().and_then(Result::ok);
-                if status.is_some_and(|status| status.success()) {
-                    self.stops.lock().unwrap_or_else(PoisonError::into_inner).push(took);
-                    if !last {
-                        self.tally.observed(Fault::StopWorker);
-                    }
+                if !last && status.is_some_and(|status| status.success()) {
+                    self.tally.observed(Fault::StopWorker);
                 }
                 self.note(how, status, json!({ "ms": took.as_millis(), "last": last }));
                 if how == "stuck" {

@@ -34,7 +34,9 @@ def sound():
     history = evidence.history
     history.complete = True
     history.sent_at = {id: SENT_AT for id in outcomes}
-    history.receives = collections.Counter({id: 1 for id in outcomes})
+    history.receives = collections.Counter({**{id: 1 for id in outcomes}, "e": 2})
+    history.deliveries = 8
+    history.delivered, history.settled = collections.Counter({"w.1": 5, "w.2": 3}), collections.Counter({"w.1": 4})
     history.first_delete = {id: COMMITTED_AT * 1000 + 5 for id in outcomes}
     history.deleted = set(outcomes)
     evidence.visibility, evidence.settled_after = 5.0, 3.0
@@ -75,11 +77,16 @@ CASES = [
                           "letter_of_other_time"},
      lambda e: (e.sent.clear(), e.history.sent_at.clear(), setattr(e, "messages", 0))),
     ("the history has no end", {"history_incomplete"}, lambda e: setattr(e.history, "complete", False)),
+    ("the history forgot a delivery", {"history_incomplete"}, lambda e: e.history.gaps.add("a")),
+    ("the history forgot the only delivery", {"history_incomplete"}, lambda e: e.history.receives.pop("a")),
     ("the history forgot a message", {"history_incomplete", "outcome_of_other_time"},
      lambda e: e.history.sent_at.pop("a")),
     ("a message has two outcomes", {"two_outcomes", "outcome_of_other_time", "row_missing"},
      lambda e: e.ledger.append(("a", SENT_AT + 1, 1, COMMITTED_AT * 1000))),
     ("an outcome that does not exist", {"outcome_unknown", "letter_without_outcome"}, lambda e: outcome(e, "d", 9)),
+    ("a dead letter that was replayed, and is a row too",
+     {"outcome_unknown", "letter_without_outcome", "row_without_outcome"},
+     lambda e: (outcome(e, "e", 3), e.rows.update([("u3", "refused")]))),
     ("an outcome without its row", {"row_missing"}, lambda e: e.rows.subtract([("u2", "ios")])),
     ("one of two rows alike is missing", {"row_missing"}, lambda e: e.rows.subtract([("u1", "ios")])),
     ("a row is there twice", {"row_twice"}, lambda e: e.rows.update([("u2", "ios")])),
@@ -107,8 +114,12 @@ CASES = [
     ("a dead letter that does not open", {"letter_unreadable"}, lambda e: put(e, 0, body=None)),
     ("a dead letter with another body", {"letter_of_other_body"}, lambda e: put(e, 0, body=b"other")),
     ("poison that was received once", {"poison_early"}, lambda e: put(e, 0, reason="poison_receive_count")),
-    ("poison that was received often", set(),
-     lambda e: (put(e, 0, reason="poison_receive_count"), e.history.receives.update(d=4))),
+    ("poison of which nobody died", {"poison_early"},
+     lambda e: (put(e, 0, reason="poison_receive_count", receive_count=5), e.history.receives.update(d=4))),
+    ("poison", set(),
+     lambda e: (put(e, 0, reason="poison_receive_count", receive_count=5), e.history.receives.update(d=4),
+                e.history.orphaned.update(["d"]))),
+    ("a dead letter of a delivery that there was not", {"letter_of_other_count"}, lambda e: put(e, 0, receive_count=2)),
     ("a delete before its commit", {"deleted_before_commit"},
      lambda e: e.history.first_delete.update(a=COMMITTED_AT * 1000 - 1)),
     ("a message left on the queue", {"left_on_queue", "never_deleted"},
@@ -119,8 +130,15 @@ CASES = [
      lambda e: (e.rows.update([("u5", "ios")]), e.rows.pop(("u4", "ios")))),
     ("settled too late", {"settled_late"}, lambda e: setattr(e, "settled_after", 15.1)),
     ("counters that do not add up", {"counters_off"}, lambda e: e.totals[0].update(received=6)),
+    ("counters of more than was delivered", {"counters_off"},
+     lambda e: e.totals[0].update(received=6, duplicates=1)),
+    ("counters of less than was deleted", {"counters_off"}, lambda e: e.totals[0].update(rows=2, returned=2)),
+    ("counters of more rows than there are", {"counters_off"}, lambda e: e.totals[0].update(rows=5, returned=-1)),
     ("no counters", {"counters_missing"}, lambda e: e.totals.clear()),
+    ("a worker's counters are missing", {"counters_missing"},
+     lambda e: (e.totals.append({"worker": "w.3", "received": 0}), e.history.settled.update(["w.3"]))),
     ("a worker that crashed", {"ended_by_itself"}, lambda e: e.ends.append({"worker": "w", "how": "exited", "code": 70})),
+    ("a worker that crashed just before it was killed", {"ended_by_itself"}, lambda e: e.ends[1].update(code=70)),
     ("a stop that was cut short", {"stopped_badly"}, lambda e: e.ends[0].update(code=75)),
     ("a worker that does not stop", {"stopped_badly"}, lambda e: e.ends[0].update(how="stuck")),
     ("too much memory", {"memory"}, lambda e: e.samples[0].update(peak_kib=200_000)),

@@ -6,6 +6,7 @@ formats, not from the program.
 
 import argparse
 import base64
+import bisect
 import collections
 import functools
 import glob
@@ -40,10 +41,11 @@ def collect(directory):
     evidence = Evidence()
     for name in ("messages", "visibility", "settled_after", "left", "connections"):
         setattr(evidence, name, facts[name])
-    read_history(evidence.history, directory / "history.jsonl")
+    ends = list(lines(directory / "ends.jsonl"))
+    evidence.ends = [end for end in ends if end["how"] != "paused"]
+    read_history(evidence.history, directory / "history.jsonl", Processes(evidence.ends))
     evidence.sent = read_sent(directory / "sent.jsonl", evidence.history.sent_at, keys)
     read_database(evidence, Database(facts["database"]), keys)
-    evidence.ends = [end for end in lines(directory / "ends.jsonl") if end["how"] != "paused"]
     evidence.samples = list(lines(directory / "samples.jsonl"))
     evidence.totals = read_totals(directory / "logs", evidence.ends)
     search(evidence, directory, facts)
@@ -73,17 +75,49 @@ class Keys:
         return header, base64.b64decode(key)
 
 
-def read_history(history, path):
+class Processes:
+    """Which process of a worker it was, by the time. One begins when the one before it has ended."""
+
+    def __init__(self, ends):
+        self.ends = collections.defaultdict(lambda: ([], []))
+        for end in ends:
+            times, names = self.ends[end["worker"].rsplit(".", 1)[0]]
+            # Its time has whole milliseconds.
+            times.append(end["at"] + 1)
+            names.append(end["worker"])
+        self.killed = {end["worker"] for end in ends if end["how"] != "stopped"}
+
+    def at(self, worker, time):
+        times, names = self.ends.get(worker, ([], []))
+        found = bisect.bisect_left(times, time)
+        return names[found] if found < len(names) else worker
+
+
+def read_history(history, path, processes):
+    # Whose hands each message is in: the delivery's number, and the process.
+    hands = {}
     for line in lines(path):
         event, id = line["event"], line.get("id")
         if event == "send":
             history.sent_at[id] = line["sent_at"]
         elif event == "receive":
-            history.receives[id] = max(history.receives[id], line["count"])
+            process = processes.at(line["by"], line["at"])
+            _, before = hands.get(id, (0, None))
+            if before in processes.killed:
+                history.orphaned[id] += 1
+            hands[id] = line["count"], process
+            history.delivered[process] += 1
+            history.deliveries += 1
+            if line["count"] != history.receives[id] + 1:
+                history.gaps.add(id)
+            history.receives[id] = line["count"]
         elif event == "delete":
             history.first_delete.setdefault(id, round(line["at"] * 1000))
             if line["outcome"] == "deleted":
                 history.deleted.add(id)
+                process = processes.at(line["by"], line["at"])
+                # What a process asked for that has died meanwhile is not the next one's.
+                history.settled[process] += hands.get(id) == (line["count"], process)
         history.complete = event == "end"
 
 
@@ -119,11 +153,16 @@ class Database:
         installed = sorted(glob.glob("/usr/lib/postgresql/*/bin/psql")) + sorted(glob.glob("/usr/pgsql-*/bin/psql"))
         self.psql = shutil.which("psql") or installed[-1]
 
+    def command(self, sql):
+        options = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", self.conninfo]
+        return [self.psql, *options, "--command", sql]
+
+    def execute(self, sql):
+        subprocess.run(self.command(sql), check=True)
+
     def copy(self, what):
         """The lines of COPY … TO STDOUT, as bytes."""
-        command = [self.psql, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", self.conninfo]
-        command += ["--command", f"COPY ({what}) TO STDOUT"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(self.command(f"COPY ({what}) TO STDOUT"), stdout=subprocess.PIPE) as process:
             yield from process.stdout
         if process.returncode != 0:
             raise RuntimeError("psql fails; its words stand above")
@@ -185,8 +224,9 @@ def read_totals(logs, ends):
         if end["how"] != "stopped" or end["code"] != 0:
             continue
         last = [line for line in lines(logs / f"{end['worker']}.log") if line.get("message") == "stopped"]
-        # One that was stopped before it had received anything counts nothing.
-        totals += [{**line, "worker": end["worker"]} for line in last]
+        # One that was stopped before it had received anything says nothing.
+        said = last[-1] if last else {"received": 0}
+        totals.append({**said, "worker": end["worker"]})
     return totals
 
 

@@ -3,6 +3,7 @@
 //! the server with a script of faults.
 
 use std::{
+    fs::{self, File},
     net::Ipv4Addr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -17,6 +18,7 @@ use masq::{
         sqs::{SqsQueue, SqsSettings},
     },
 };
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::support::{moto, python};
@@ -70,10 +72,7 @@ impl Place {
         let queue = queues.create("q", Settings::default()).unwrap();
         let (script, listen) = (Script::parse(script, 1).unwrap(), (Ipv4Addr::LOCALHOST, 0).into());
         let server = SqsServer::start_with(listen, queues, script, History::default()).await.unwrap();
-        let settings = SqsSettings { queue: server.queue_url("q"), ..SqsSettings::default() };
-        let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-        let environment = |name: &str| keys.contains(&name).then(|| "any".to_owned());
-        let client = SqsQueue::connect(settings, &environment).await.unwrap();
+        let client = client(&server, "any").await;
         Self { server, client, queue }
     }
 
@@ -92,8 +91,46 @@ impl Place {
     }
 }
 
+/// masq's client of the queue, with this access key id.
+async fn client(server: &SqsServer, key: &str) -> SqsQueue {
+    let settings = SqsSettings { queue: server.queue_url("q"), ..SqsSettings::default() };
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let environment = |name: &str| keys.contains(&name).then(|| key.to_owned());
+    SqsQueue::connect(settings, &environment).await.unwrap()
+}
+
 fn rule(action: &str, fault: &str, more: &str) -> String {
     format!("{{\"action\":\"{action}\",\"fault\":\"{fault}\"{more}}}\n")
+}
+
+#[tokio::test]
+async fn a_history_tells_who_did_it() {
+    let here = tempfile::tempdir().unwrap();
+    let path = here.path().join("history.jsonl");
+    let queues = MemoryQueues::new();
+    let queue = queues.create("q", Settings::default()).unwrap();
+    let script = Script::parse(&rule("DeleteMessageBatch", "throttle", ",\"times\":1"), 1).unwrap();
+    let history = History::to(File::create(&path).unwrap());
+    let server = SqsServer::start_with((Ipv4Addr::LOCALHOST, 0).into(), queues, script, history).await.unwrap();
+    let (one, other) = (client(&server, "one").await, client(&server, "other").await);
+
+    queue.send(*b"body");
+    let take = async |by: &SqsQueue| {
+        let room = Room::new(1 << 20);
+        by.receive(Duration::ZERO, Duration::from_secs(30), &room).await.unwrap().remove(0).receipt
+    };
+    let receipts = [take(&one).await];
+    one.extend(&receipts, Duration::ZERO).await.unwrap();
+    let receipts = [take(&other).await];
+    assert!(other.delete(&receipts).await.is_err());
+    assert!(one.delete(&receipts).await.unwrap().is_empty(), "who has a receipt may delete");
+    server.stop().await;
+
+    let history = fs::read_to_string(path).unwrap();
+    let lines = history.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told: Vec<_> = lines.map(|line| format!("{} {}", line["by"], line["event"]).replace('"', "")).collect();
+    let done = ["one receive", "one extend", "other receive", "other fault", "one delete", "null end"];
+    assert_eq!(told, done, "{history}");
 }
 
 #[tokio::test]
