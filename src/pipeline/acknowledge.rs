@@ -54,6 +54,8 @@ async fn delete_all<Q: Queue>(queue: &Q, mut settled: Vec<Receipt>, surroundings
     while let Err(denied) = delete(queue, &mut settled, metrics).await {
         status.set(Trouble::Delete, &denied);
         if !patience.outage().await {
+            // Told to stop, it tries once more: what it leaves comes again.
+            drop(delete(queue, &mut settled, metrics).await);
             return;
         }
     }

@@ -113,7 +113,7 @@ pub async fn load<S: Sink>(sink: &mut S, batch: Batch, judge: Judge<'_>, shutdow
 /// A batch on its way into the sink.
 pub(super) struct Load<'a, S> {
     sink: &'a mut S,
-    batch: Batch,
+    pub(super) batch: Batch,
     /// What became of each entry, as far as it is known to be committed.
     pub(super) outcomes: Vec<Option<Outcome>>,
     pub(super) judge: Judge<'a>,

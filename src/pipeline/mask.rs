@@ -139,8 +139,8 @@ pub fn mask(mut decoded: Vec<Decoded>, masker: &mut Masker) -> Batch {
         .into_iter()
         .map(|Decoded { mut message, meaning }| {
             let verdict = masker.verdict(&message, meaning, &mut rows);
-            // Sealed, it is not needed any more, unless its group may have to be read again.
-            if matches!(verdict, Verdict::Dead(_)) && message.place.is_none() {
+            // Sealed, it is not needed any more.
+            if matches!(verdict, Verdict::Dead(_)) {
                 message.body = Pii::new(Vec::new());
             }
             Entry { message, verdict }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{Trouble, load::Load, retry::patience};
 use crate::{
     event::Reason,
-    sink::{Sink, Witness},
+    sink::{Sink, Verdict, Witness},
 };
 
 /// So many messages that the table refuses or that wait for those, and none that it takes, stop the line.
@@ -37,17 +37,11 @@ impl<S: Sink> Load<'_, S> {
     pub(super) async fn decide(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
         if self.is_table_sound(&refused) {
             self.try_or_condemn(refused)
-        } else if self.judge.may_carry && refused.len() + self.wait() < DOUBT {
-            self.carry(refused);
-            Vec::new()
+        } else if self.judge.may_carry && refused.len() + self.waiting.iter().map(Range::len).sum::<usize>() < DOUBT {
+            self.carry(refused)
         } else {
             self.wait_for_sound_table(refused).await
         }
-    }
-
-    /// How many entries wait for refused ones.
-    fn wait(&self) -> usize {
-        self.waiting.iter().map(Range::len).sum()
     }
 
     /// Whether refused rows may become dead letters: only if the table takes others, for a table that takes nothing is
@@ -69,11 +63,14 @@ impl<S: Sink> Load<'_, S> {
         !self.judge.may_carry && refused.len() < DOUBT && refused.iter().all(is_taken)
     }
 
-    /// Leaves refused messages to the next batch: what comes with them may show that the table takes rows.
-    fn carry(&mut self, refused: Vec<Refused>) {
+    /// Leaves refused messages to the next batch: what comes with them may show that the table takes rows. What is
+    /// sealed is written now: it waits for no row, and its body is gone. Answers where it is.
+    fn carry(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
         self.doubt(&refused);
-        self.carried.extend(refused.iter().map(|refused| refused.at));
-        self.carried.extend(self.waiting.drain(..).flatten());
+        let is_row = |at: &usize| matches!(self.batch.entries[*at].verdict, Verdict::Row(_));
+        let (rows, sealed): (Vec<_>, Vec<_>) = self.waiting.drain(..).flatten().partition(is_row);
+        self.carried.extend(refused.iter().map(|refused| refused.at).chain(rows));
+        sealed.into_iter().map(|at| at..at + 1).collect()
     }
 
     fn doubt(&self, refused: &[Refused]) {

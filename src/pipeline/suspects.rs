@@ -26,43 +26,55 @@ const READERS: u32 = 3;
 
 impl<Q: Queue, S: Sink> Worker<Q, S> {
     /// Decodes a batch in which some messages have come often. Told to stop before those can be put on record, it gives
-    /// them back unread.
+    /// all of it back: some of the others may have to wait for them.
     pub(super) async fn decode_suspects(&mut self, messages: Vec<Message>, shutdown: &Shutdown) -> Vec<Decoded> {
         let is_suspect = |message: &Message| message.attempt >= self.intake.suspect_from;
         // In order, so that two workers do not wait for each other's records.
         let suspects: BTreeSet<Key> = messages.iter().filter(|m| is_suspect(m)).map(|message| message.key).collect();
         let new: Vec<Key> = suspects.iter().copied().collect();
         let Some(known) = self.put_on_record(&new, shutdown).await else {
-            let (unread, harmless) = messages.into_iter().partition(|message| suspects.contains(&message.key));
-            self.put_back(unread).await;
-            return decode(harmless, &self.decoder);
+            self.put_back(messages).await;
+            return Vec::new();
         };
         let (alone, together): (Vec<Message>, Vec<Message>) =
             messages.into_iter().partition(|message| known.contains_key(&message.key));
         let mut decoded = decode(together, &self.decoder);
         let read: Vec<Key> = new.into_iter().filter(|key| !known.contains_key(key)).collect();
         self.clear_record(&read, shutdown).await;
-        for message in alone {
+        let mut alone = alone.into_iter();
+        while let Some(message) = alone.next() {
             let readers = known[&message.key];
-            decoded.extend(self.decode_alone(message, readers, shutdown).await);
+            match self.decode_alone(message, readers, shutdown).await {
+                Ok(one) => decoded.extend(one),
+                Err(message) => {
+                    let read = decoded.into_iter().map(|decoded| decoded.message);
+                    self.put_back(read.chain([message]).chain(alone).collect()).await;
+                    return Vec::new();
+                }
+            }
         }
         decoded
     }
 
-    /// Decodes a message that so many readers did not survive.
-    async fn decode_alone(&mut self, message: Message, readers: u32, shutdown: &Shutdown) -> Vec<Decoded> {
+    /// Decodes a message that so many readers did not survive. Told to stop before that can be noted, it leaves it
+    /// unread.
+    async fn decode_alone(
+        &mut self,
+        message: Message,
+        readers: u32,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<Decoded>, Message> {
         if readers >= READERS {
             let reject = Reject { reason: Reason::PoisonReceiveCount, subject: None };
-            return Vec::from([Decoded { message, meaning: Err(reject) }]);
+            return Ok(Vec::from([Decoded { message, meaning: Err(reject) }]));
         }
         let key = message.key;
         if !self.put_on_record_again(key, readers + 1, shutdown).await {
-            self.put_back(Vec::from([message])).await;
-            return Vec::new();
+            return Err(message);
         }
         let decoded = decode(Vec::from([message]), &self.decoder);
         self.clear_record(&[key], shutdown).await;
-        decoded
+        Ok(decoded)
     }
 
     /// Puts messages on record; answers those that were there, with the number of their readers. `None`: it is time to

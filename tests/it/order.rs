@@ -83,6 +83,27 @@ async fn a_refused_message_is_passed_by_its_group_only_once_it_has_its_outcome()
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_refused_message_and_is_sealed_stays_what_it_is() {
+    let stage = Stage::on(QUEUE, 1);
+    stage.sink.refuse(POISON.as_bytes());
+    // Nobody logs in as "".
+    let user = |group, number| match (group, number) {
+        (0, 0) => POISON.to_owned(),
+        (0, 1) => String::new(),
+        _ => plain(group, number),
+    };
+    let sent = send(&stage, 1, 3, user);
+    let running = stage.run();
+    stage.until("the table is doubted", |stage| stage.trouble(Trouble::Table).is_some()).await;
+    send(&stage, 2, 4, plain);
+    stage.until("all is settled", |stage| stage.queue.inner.count().is_empty()).await;
+    running.stop().await;
+    let mut expected = [(sent[0][0], "db_rejected:23514".to_owned()), (sent[0][1], "empty_field:user_id".to_owned())];
+    expected.sort();
+    assert_eq!(stage.reasons(), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_table_that_is_mended_later_gets_the_rows_in_order() {
     for each in [3, 60] {
         let stage = Stage::on(QUEUE, 2);

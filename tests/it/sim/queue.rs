@@ -208,9 +208,10 @@ impl SimQueue {
             if message.receipt.0.starts_with(GHOST) {
                 continue;
             }
-            let hide = |rest| inner.hide(&message.receipt.0, rest).unwrap();
+            // An answer that has waited for room may tell of messages that are gone by now.
+            let hide = |rest| _ = inner.hide(&message.receipt.0, rest);
             if world.is(Mutant::DeleteFirst) {
-                inner.remove(&message.receipt.0).unwrap();
+                _ = inner.remove(&message.receipt.0);
             } else if world.hit(Fault::Double) {
                 hide(Duration::ZERO);
                 world.mark(On::Delivery(message.key), Fault::Double);
