@@ -26,8 +26,8 @@ use crate::{
         sqs::{QueueAttributes, SqsQueue},
     },
     sink::{
-        ledger,
-        postgres::{PostgresSink, Retention, Target},
+        ledger::{self, Retention},
+        postgres::{PostgresSink, Target},
         witness::Stand,
     },
     vault::{keyfile::KeyError, keyring::KeyRing, token::TooLong},

@@ -13,7 +13,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{Status, Trouble},
     queue::{Depth, Queue, sqs::SqsQueue},
-    sink::postgres::{Retention, Target},
+    sink::{ledger::Retention, postgres::Target},
     start::Shared,
 };
 

@@ -46,7 +46,7 @@ fn every_setting_has_its_documented_default() {
     assert_eq!(config.unknown_fields, UnknownFields::Drop);
     assert!(!config.accept_reversible_masks);
     assert_eq!((config.queue.url, config.queue.endpoint, config.queue.visibility), (None, None, None));
-    assert_eq!(config.queue.max_in_flight_bytes, 32 * 1024 * 1024);
+    assert_eq!(config.queue.max_in_flight_bytes, 16 * 1024 * 1024);
     assert_eq!((config.queue.envelope, config.queue.dedupe), (Envelope::None, None));
     assert_eq!((config.database.url, config.database.password_file), (None, None));
     assert_eq!(config.database.connections, 4);
@@ -190,7 +190,7 @@ fn the_schema_knows_the_default() {
         }
     }
     assert!(seen > 10);
-    assert_eq!(top["queue"]["properties"]["max_in_flight_bytes"]["default"], "32MiB");
+    assert_eq!(top["queue"]["properties"]["max_in_flight_bytes"]["default"], "16MiB");
     assert_eq!(top["database"]["properties"]["connections"]["maximum"], 64);
     assert_eq!(top["unknown_fields"]["default"], "drop");
     assert_eq!(top["queue"]["additionalProperties"], false);

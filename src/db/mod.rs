@@ -111,6 +111,11 @@ impl Connector {
         &self.conninfo
     }
 
+    /// The limits of its sessions.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
     /// A new session with the first endpoint that gives one.
     ///
     /// # Errors

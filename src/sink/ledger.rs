@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -43,6 +44,27 @@ const CLAIM: &str = "INSERT INTO masq.ledger (sent_at, message_id, outcome) \
 
 const KNOWN: &str = "SELECT sent_at, message_id FROM masq.ledger \
      JOIN unnest($1::timestamptz[], $2::uuid[]) AS asked (sent_at, message_id) USING (sent_at, message_id)";
+
+/// How long the ledger remembers, which may become longer while workers run: whoever owns the queue may let messages live
+/// longer.
+pub struct Retention(AtomicU64);
+
+impl Retention {
+    /// This long, to the second.
+    pub fn new(retention: Duration) -> Self {
+        Self(AtomicU64::new(retention.as_secs()))
+    }
+
+    /// As it is now.
+    pub fn get(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    /// At least this long from now on. Answers whether that is longer than before.
+    pub fn extend(&self, needed: Duration) -> bool {
+        self.0.fetch_max(needed.as_secs(), Ordering::Relaxed) < needed.as_secs()
+    }
+}
 
 /// Keys as the parameters of a statement: two arrays, `$1::timestamptz[]` and `$2::uuid[]`.
 pub struct KeyColumns {

@@ -106,7 +106,8 @@ pub enum Outcome {
 }
 
 /// Why a stretch of a batch was not written, by what helps. Nothing of it is in the database, except after
-/// [`SinkError::Unavailable`] and [`SinkError::Busy`], which cannot know: writing the same stretch again tells.
+/// [`SinkError::Unavailable`], [`SinkError::Busy`] and [`SinkError::TooSlow`], which cannot know: writing the same
+/// stretch again tells.
 #[derive(Debug, Error)]
 pub enum SinkError {
     /// The database is away or takes no writes: wait until it is back, then the same again.
@@ -115,7 +116,7 @@ pub enum SinkError {
     /// Something was in the way of this stretch just now, such as another transaction: the same again, soon.
     #[error("{0}")]
     Busy(String),
-    /// The stretch takes too long for the session's limits: halve it.
+    /// The stretch takes too long for the session's limits, or the server is frozen: halve it.
     #[error("{0}")]
     TooSlow(String),
     /// A row of it is not acceptable to the table: find out which.

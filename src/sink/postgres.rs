@@ -7,13 +7,11 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use tokio::time::{error::Elapsed, timeout};
 use tokio_postgres::Error;
 
 use crate::{
@@ -24,7 +22,9 @@ use crate::{
     },
     queue::Key,
     sink::{
-        Batch, Entry, Outcome, Sink, SinkError, Verdict, Witness, dead_letters, ledger, shape, stalled, suspects,
+        Batch, Entry, Outcome, Sink, SinkError, Verdict, Witness, dead_letters,
+        ledger::{self, Retention},
+        shape, stalled, suspects,
         transaction::{Transaction, Way, WriteError, Written, is_late},
         witness::{Stand, with_witness},
     },
@@ -53,27 +53,6 @@ pub struct Target {
     pub queue: String,
     /// What the table is known to have taken.
     pub stand: Stand,
-}
-
-/// How long the ledger remembers, which may become longer while workers run: whoever owns the queue may let messages live
-/// longer.
-pub struct Retention(AtomicU64);
-
-impl Retention {
-    /// This long, to the second.
-    pub fn new(retention: Duration) -> Self {
-        Self(AtomicU64::new(retention.as_secs()))
-    }
-
-    /// As it is now.
-    pub fn get(&self) -> Duration {
-        Duration::from_secs(self.0.load(Ordering::Relaxed))
-    }
-
-    /// At least this long from now on. Answers whether that is longer than before.
-    pub fn extend(&self, needed: Duration) -> bool {
-        self.0.fetch_max(needed.as_secs(), Ordering::Relaxed) < needed.as_secs()
-    }
 }
 
 /// One worker's sink, with at most one session.
@@ -210,21 +189,13 @@ impl From<ConnectError> for SinkError {
 
 impl Sink for PostgresSink {
     async fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
-        self.prepare(batch, part.clone()).await?;
-        let outcomes = self.write_all(batch, part.clone()).await?;
-        self.call_to_stand(batch, part, &outcomes).await;
-        Ok(outcomes)
+        let answer = timeout(self.limit(), self.write_part(batch, part)).await;
+        self.unless_silent(answer)
     }
 
     async fn write_alone(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
-        match (self.target.stand.witness(), &batch.entries[at].verdict) {
-            (Ok(witness), Verdict::Row(_)) => {
-                self.prepare(batch, at..at + 1).await?;
-                self.write_before(batch, at, witness).await
-            }
-            (Err(why), _) => self.write(batch, at..at + 1).await.map_err(|error| with_witness(error, why)),
-            _ => self.write(batch, at..at + 1).await,
-        }
+        let answer = timeout(self.limit(), self.write_one(batch, at)).await;
+        self.unless_silent(answer)
     }
 
     fn oldest(&self) -> i64 {
@@ -232,18 +203,15 @@ impl Sink for PostgresSink {
     }
 
     async fn suspect(&mut self, keys: &[Key]) -> Result<Vec<(Key, u32)>, SinkError> {
-        let open = self.open().await?;
-        suspects::record(&open.session, keys).await.map_err(|error| self.explain_own(&error))
+        self.on_record(async |session| suspects::record(session, keys).await).await
     }
 
     async fn suspect_again(&mut self, key: Key, readers: u32) -> Result<(), SinkError> {
-        let open = self.open().await?;
-        suspects::record_again(&open.session, key, readers).await.map_err(|error| self.explain_own(&error))
+        self.on_record(async |session| suspects::record_again(session, key, readers).await).await
     }
 
     async fn absolve(&mut self, keys: &[Key]) -> Result<(), SinkError> {
-        let open = self.open().await?;
-        suspects::clear(&open.session, keys).await.map_err(|error| self.explain_own(&error))
+        self.on_record(async |session| suspects::clear(session, keys).await).await
     }
 
     fn reset(&mut self) {
@@ -252,6 +220,50 @@ impl Sink for PostgresSink {
 }
 
 impl PostgresSink {
+    /// How long a server that is alive may take for all of a call: each statement has its own limit there.
+    fn limit(&self) -> Duration {
+        let timeouts = self.target.connector.timeouts();
+        timeouts.connect + timeouts.statement * 4
+    }
+
+    /// A server that is frozen keeps its connections and answers nothing: without a limit of our own nothing would ever
+    /// be tried elsewhere. Smaller, what is only slow gets through.
+    fn unless_silent<T>(&mut self, answer: Result<Result<T, SinkError>, Elapsed>) -> Result<T, SinkError> {
+        answer.unwrap_or_else(|_elapsed| {
+            self.open = None;
+            let limit = self.limit();
+            Err(SinkError::TooSlow(format!("the database has not answered within {limit:?}: is its server frozen?")))
+        })
+    }
+
+    async fn on_record<T>(&mut self, work: impl AsyncFnOnce(&Session) -> Result<T, Error>) -> Result<T, SinkError> {
+        let limit = self.limit();
+        let work = async {
+            let open = self.open().await?;
+            work(&open.session).await.map_err(|error| self.explain_own(&error))
+        };
+        let answer = timeout(limit, work).await;
+        self.unless_silent(answer)
+    }
+
+    async fn write_part(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
+        self.prepare(batch, part.clone()).await?;
+        let outcomes = self.write_all(batch, part.clone()).await?;
+        self.call_to_stand(batch, part, &outcomes).await;
+        Ok(outcomes)
+    }
+
+    async fn write_one(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
+        match (self.target.stand.witness(), &batch.entries[at].verdict) {
+            (Ok(witness), Verdict::Row(_)) => {
+                self.prepare(batch, at..at + 1).await?;
+                self.write_before(batch, at, witness).await
+            }
+            (Err(why), _) => self.write_part(batch, at..at + 1).await.map_err(|error| with_witness(error, why)),
+            _ => self.write_part(batch, at..at + 1).await,
+        }
+    }
+
     /// What has to be there before a transaction of these entries.
     async fn prepare(&mut self, batch: &Batch, part: Range<usize>) -> Result<(), SinkError> {
         self.keep_up().await?;

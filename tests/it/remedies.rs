@@ -13,8 +13,10 @@ use masq::{
     },
     queue::{Key, Message, Receipt},
     shutdown::Shutdown,
+    sink::{Outcome, SinkError},
     start,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -23,6 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     scene::Scene,
+    sink::{ByHand, Login},
     support::{Database, TIMEOUTS, config, config_of, login, plain, until},
 };
 
@@ -104,6 +107,25 @@ async fn a_server_that_takes_no_writes_is_waited_for() {
     running.stop().await;
     assert_eq!((scene.counted(), scene.reasons().await), ((41, 1, 0, 0), vec!["unknown_message_type".to_owned()]));
     assert_eq!(scene.trouble(), None);
+}
+
+/// Its machine keeps the connection, so nothing but the time that passes tells.
+#[tokio::test]
+async fn a_server_process_that_is_frozen_is_given_up() {
+    let second = Duration::from_secs(1);
+    let timeouts = Timeouts { connect: second, statement: second, ..TIMEOUTS };
+    let mut sink = ByHand::on(Scene { timeouts, ..Scene::new().await }).await;
+    sink.written(&[Login::new("first", None)]).await;
+    let asked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let [process] = &sink.scene.database.query(asked).await[..] else { panic!("one session") };
+    let process = process.parse().ok().and_then(Pid::from_raw).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
+
+    let next = [Login::new("next", None)];
+    assert!(matches!(sink.write(&next).await, Err(SinkError::TooSlow(_))));
+    assert_eq!(sink.written(&next).await, [Outcome::Written], "through another session");
+    kill_process(process, Signal::CONT).unwrap();
+    assert_eq!(sink.users().await, ["first", "next"]);
 }
 
 #[tokio::test]

@@ -6,10 +6,7 @@ use futures_util::future::join_all;
 use masq::{
     pipeline::{Worker, decode::decode, mask::mask, now_ms},
     queue::{Key, Message, Receipt},
-    sink::{
-        Batch, Outcome, Sink, SinkError, Verdict,
-        postgres::{PostgresSink, Retention},
-    },
+    sink::{Batch, Outcome, Sink, SinkError, Verdict, ledger::Retention, postgres::PostgresSink},
     start,
 };
 use uuid::Uuid;
@@ -59,7 +56,10 @@ fn worker(scene: &Scene, ready: &start::Ready) -> Worker<ScriptedQueue, Postgres
 
 impl ByHand {
     pub(crate) async fn new() -> Self {
-        let scene = Scene::new().await;
+        Self::on(Scene::new().await).await
+    }
+
+    pub(crate) async fn on(scene: Scene) -> Self {
         let ready = scene.start().await.unwrap_or_else(|error| panic!("{error}"));
         let worker = worker(&scene, &ready);
         Self { scene, worker }
@@ -70,7 +70,7 @@ impl ByHand {
     }
 
     /// Writes these in one transaction; the outcomes are in the order of their keys.
-    async fn write(&mut self, logins: &[Login<'_>]) -> Result<Vec<Outcome>, SinkError> {
+    pub(crate) async fn write(&mut self, logins: &[Login<'_>]) -> Result<Vec<Outcome>, SinkError> {
         let batch = self.batch(logins);
         let all = 0..batch.len();
         self.worker.sink.write(&batch, all).await
