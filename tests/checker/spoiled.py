@@ -50,14 +50,14 @@ def fits(found, expected):
 
 
 class Victims:
-    """Messages that nothing was done to yet: rows that no other message is like, and dead letters."""
+    """Messages that nothing was done to yet: rows that no other message is like, and letters that could be nothing else."""
 
     def __init__(self, seen):
         outcome = {id: outcome for id, _, outcome, _ in seen.ledger}
         tags = collections.Counter(sent.tag for sent in seen.sent.values())
         once = [id for id in seen.sent if seen.history.receives[id] == 1]
         self.rows = [id for id in once if outcome[id] == 1 and seen.sent[id].label == "row" and tags[seen.sent[id].tag] == 1]
-        self.letters = [id for id in once if outcome[id] == 2]
+        self.letters = [id for id in once if outcome[id] == 2 and seen.sent[id].label != "either"]
         self.tags = {id: seen.sent[id].tag for id in self.rows}
         self.messages = len(seen.sent)
         self.taken = 0
