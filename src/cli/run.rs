@@ -145,7 +145,7 @@ impl Service {
 
         let reporter = tokio::spawn(watch::watch(queue.clone(), ready.target(), shared.clone()));
         let exit = tokio::select! {
-            ended = pipeline::run(workers, &self.stop.gently) => ended.map(|()| Exit::Done).map_err(Failure::from),
+            ended = pipeline::run(workers, &self.stop.gently) => ended.map(|()| self.drained()).map_err(Failure::from),
             () = self.grace_over() => {
                 tracing::warn!("stopped before everything in hand was settled; it comes again");
                 Ok(Exit::Unfinished)
@@ -154,6 +154,15 @@ impl Service {
         reporter.abort();
         watch::log_totals(&shared.metrics, "stopped");
         exit
+    }
+
+    /// What it comes to that all workers have ended.
+    fn drained(&self) -> Exit {
+        if !self.drain || !self.shared.status.is_in(Trouble::Table) {
+            return Exit::Done;
+        }
+        tracing::warn!("messages are left on the queue: the table refuses their rows and has taken no other");
+        Exit::Unfinished
     }
 
     /// Returns when a stop takes too long or is asked for a second time.

@@ -116,12 +116,21 @@ impl Connector {
         &self.timeouts
     }
 
+    /// How long opening a session may take at most, at all endpoints together.
+    pub fn limit(&self) -> Duration {
+        self.attempt_limit() * u32::try_from(self.conninfo.endpoints.len()).unwrap_or(u32::MAX)
+    }
+
+    fn attempt_limit(&self) -> Duration {
+        self.conninfo.connect_timeout.unwrap_or(self.timeouts.connect)
+    }
+
     /// A new session with the first endpoint that gives one.
     ///
     /// # Errors
     /// What the last endpoint said that was tried; a host is tried only while those before it are merely away.
     pub async fn connect(&self) -> Result<Session, ConnectError> {
-        let limit = self.conninfo.connect_timeout.unwrap_or(self.timeouts.connect);
+        let limit = self.attempt_limit();
         let mut complaints = Vec::new();
         for endpoint in &self.conninfo.endpoints {
             let attempt = timeout(limit, Box::pin(self.attempt(endpoint))).await;

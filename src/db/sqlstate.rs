@@ -56,9 +56,11 @@ fn by_sqlstate(error: &DbError, target: &Target<'_>) -> Remedy {
         "57014" => Remedy::Halve,
         "53100" | "25006" => Remedy::Pause,
         "08P01" | "22P03" | "22P04" | "42P01" | "42703" | "42804" | "42501" | "3D000" | "3F000" => Remedy::Stop,
+        // What names no table is a domain's, or was raised by a trigger.
+        "23502" | "23505" | "23514" | "23P01" if error.table().is_none() => Remedy::Isolate,
         "23502" if target.holds(error) && target.writes(error.column()) => Remedy::Isolate,
         "23502" => Remedy::Stop,
-        "23505" if target.holds(error) => Remedy::Isolate,
+        "23505" | "23P01" if target.holds(error) => Remedy::Isolate,
         // Without a constraint's name it is a partition that is missing, which is nobody's row's fault.
         "23514" if target.holds(error) && error.constraint().is_some() => Remedy::Isolate,
         "23514" if target.holds(error) => Remedy::Stop,
@@ -166,6 +168,7 @@ fn condition(code: &str) -> Option<&'static str> {
         "23503" => "foreign_key_violation",
         "23505" => "unique_violation",
         "23514" => "check_violation",
+        "23P01" => "exclusion_violation",
         "25006" => "read_only_sql_transaction",
         "25P02" => "in_failed_sql_transaction",
         "25P03" => "idle_in_transaction_session_timeout",

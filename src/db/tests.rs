@@ -375,9 +375,10 @@ const CONSTRAINED: &str = "
     CREATE TABLE parents (id int PRIMARY KEY);
     CREATE TABLE logins (
         user_id text NOT NULL UNIQUE, age int CONSTRAINT adult CHECK (age > 17), version varchar(4),
-        other int NOT NULL DEFAULT 0, parent int REFERENCES parents
+        other int NOT NULL DEFAULT 0, parent int REFERENCES parents, shift int4range, EXCLUDE USING gist (shift WITH &&)
     );
-    INSERT INTO logins VALUES ('secret', 20); INSERT INTO masq.ledger VALUES (1);
+    CREATE DOMAIN grown AS int NOT NULL CHECK (VALUE > 17);
+    INSERT INTO logins VALUES ('secret', 20, '1', 0, NULL, '[1,9)'); INSERT INTO masq.ledger VALUES (1);
     CREATE TABLE dated (n int) PARTITION BY RANGE (n);";
 
 #[tokio::test]
@@ -411,6 +412,11 @@ async fn every_answer_has_its_remedy_and_no_description_quotes_a_row() {
         (raise("USING ERRCODE = '22P04'"), Remedy::Stop, "bad_copy_file_format"),
         (raise("USING ERRCODE = '28000'"), Remedy::Stop, "28000"),
         (raise("USING ERRCODE = '23503'"), Remedy::Isolate, "23503 (foreign_key_violation)"),
+        (raise("USING ERRCODE = '23514'"), Remedy::Isolate, "23514 (check_violation)"),
+        (raise("USING ERRCODE = '23505'"), Remedy::Isolate, "23505 (unique_violation)"),
+        ("SELECT 7::grown".into(), Remedy::Isolate, "constraint \"grown_check\""),
+        ("SELECT NULL::grown".into(), Remedy::Isolate, "23502 (not_null_violation)"),
+        ("INSERT INTO logins (user_id, shift) VALUES ('a', '[5,6)')".into(), Remedy::Isolate, "logins_shift_excl"),
         (raise("USING ERRCODE = 'XX999'"), Remedy::Wait, "SQLSTATE XX999"),
     ];
     for (sql, expected, part) in cases {

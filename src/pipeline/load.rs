@@ -158,7 +158,8 @@ impl<'a, S: Sink> Load<'a, S> {
             }
             let is_alone = part.len() == 1 && self.refuses;
             let written = if is_alone {
-                self.sink.write_alone(&self.batch, part.start).await
+                let other = self.other(part.start, &refused);
+                self.sink.write_alone(&self.batch, part.start, other).await
             } else {
                 self.sink.write(&self.batch, part.clone()).await
             };
@@ -170,7 +171,7 @@ impl<'a, S: Sink> Load<'a, S> {
                     refused.push(Refused { at: part.start, sqlstate, place, witness });
                     match witness {
                         // The table would refuse the rest, too.
-                        Witness::Refused => self.waiting.extend(parts.drain(..).rev()),
+                        Witness::TakesNone => self.waiting.extend(parts.drain(..).rev()),
                         _ => join_next(&mut parts),
                     }
                 }
@@ -191,8 +192,21 @@ impl<'a, S: Sink> Load<'a, S> {
         refused
     }
 
+    /// A row that the table has not been given yet, but among others: any, so that another one is found if it is bad.
+    fn other(&self, at: usize, refused: &[Refused]) -> Option<usize> {
+        let is_open = |other: &usize| {
+            let is_row = matches!(self.batch.entries[*other].verdict, Verdict::Row(_));
+            *other != at
+                && is_row
+                && self.outcomes[*other].is_none()
+                && refused.iter().all(|refused| refused.at != *other)
+        };
+        let open: Vec<usize> = (0..self.batch.len()).filter(is_open).collect();
+        fastrand::choice(open)
+    }
+
     /// The group of an entry, on a FIFO queue.
-    fn group(&self, at: usize) -> Option<u128> {
+    pub(super) fn group(&self, at: usize) -> Option<u128> {
         self.batch.entries[at].message.place.map(|place| place.group)
     }
 

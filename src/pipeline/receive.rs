@@ -42,6 +42,9 @@ const DRAIN_POLL: Duration = Duration::from_secs(1);
 /// table unnoticed; shorter would ask a broken one more often.
 const DOUBT_POLL: Duration = Duration::from_secs(5);
 
+/// How often a worker that drains a queue asks for refused messages again, before it leaves them on the queue.
+const DOUBTS: u32 = 6;
+
 /// How long an idle poll that is under way when the signal to stop comes may still answer. Real answers come within
 /// milliseconds of a message; a longer wait would only keep the person waiting.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
@@ -85,6 +88,8 @@ pub struct Intake {
     polls: FuturesUnordered<Poll>,
     /// What the batch before could not settle: it goes into the next.
     pub(super) carried: Option<Taken>,
+    /// How often that was tried since something else came.
+    doubts: u32,
     /// Messages received whose end has not been counted.
     in_hand: u64,
 }
@@ -109,6 +114,7 @@ impl Intake {
             largest: 1024,
             polls,
             carried: None,
+            doubts: 0,
             in_hand: 0,
         }
     }
@@ -174,6 +180,8 @@ impl Intake {
                     None => return,
                 },
                 () = self.room.runs_short(), if !brought.messages.is_empty() => return,
+                // What is held may be what leaves a poll no room.
+                () = sleep(DOUBT_POLL), if self.carried.is_some() => return,
             }
         }
     }
@@ -267,11 +275,17 @@ async fn first_answer<Q: Queue>(
             continue;
         }
         status.clear(Trouble::Queue);
-        if !brought.messages.is_empty() || (intake.carried.is_some() && !shutdown.has_started()) {
+        if !brought.messages.is_empty() {
+            intake.doubts = 0;
             return Some(brought.messages);
         }
         if shutdown.has_started() {
             break;
+        }
+        if intake.carried.is_some() {
+            intake.doubts += 1;
+            let is_left = intake.drain && intake.doubts > DOUBTS && holds_nothing_else(queue).await;
+            return if is_left { None } else { Some(Vec::new()) };
         }
         empty_in_a_row += 1;
         if intake.drain && is_drained(queue, empty_in_a_row).await {
@@ -288,6 +302,11 @@ fn patience(intake: &Intake) -> Duration {
         (None, true) => DRAIN_POLL,
         (None, false) => LONG_POLL,
     }
+}
+
+/// Whether the queue says that nothing will come that could vouch for a table.
+async fn holds_nothing_else<Q: Queue>(queue: &Q) -> bool {
+    queue.depth().await.is_ok_and(|depth| depth.visible == 0 && depth.delayed == 0)
 }
 
 /// Whether the queue says that it holds nothing, not even in other workers' hands. Its figures lag, so two empty

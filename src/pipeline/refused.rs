@@ -27,50 +27,65 @@ impl Refused {
     }
 }
 
-/// Whether the table has refused what it took before.
-fn do_blame_table(refused: &[Refused]) -> bool {
-    refused.iter().any(|refused| refused.witness == Witness::Refused)
+/// Whether the table refuses also what nobody has complained of.
+fn blame_table(refused: &[Refused]) -> bool {
+    refused.iter().any(|refused| refused.witness == Witness::TakesNone)
 }
 
 impl<S: Sink> Load<'_, S> {
-    /// Answers the parts of the batch that are to be written again, those last that come first.
+    /// Answers the parts of the batch that are to be written again.
     pub(super) async fn decide(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
         if self.is_table_sound(&refused) {
-            self.try_or_condemn(refused)
-        } else if self.judge.may_carry && refused.len() + self.waiting.iter().map(Range::len).sum::<usize>() < DOUBT {
-            self.carry(refused)
+            return self.try_or_condemn(refused);
+        }
+        self.write_sealed().await;
+        if self.judge.may_carry && refused.len() + self.count_waiting() < DOUBT {
+            self.carry(refused);
+            Vec::new()
         } else {
             self.wait_for_sound_table(refused).await
         }
     }
 
+    fn count_waiting(&self) -> usize {
+        self.waiting.iter().map(Range::len).sum()
+    }
+
     /// Whether refused rows may become dead letters: only if the table takes others, for a table that takes nothing is
     /// at fault itself. Dead letters and duplicates prove nothing of it. Nor is it enough that it took others a moment
-    /// ago: what it refuses now, though it took it then, speaks against it.
+    /// ago: what it refuses now, though nobody complained of it, speaks against it.
     fn is_table_sound(&self, refused: &[Refused]) -> bool {
-        !do_blame_table(refused) && (self.sound || self.vouches_row_before(refused) || self.vouch_witnesses(refused))
+        let takes_new = || refused.iter().any(|refused| refused.witness == Witness::TakesNew);
+        !blame_table(refused)
+            && (self.sound || takes_new() || self.is_old_row_enough(refused) || self.is_row_before_enough(refused))
+    }
+
+    /// Where nothing comes that could vouch for the table, a row that it takes again has to do: no other message has
+    /// room, or those of the group come only after this one.
+    fn is_old_row_enough(&self, refused: &[Refused]) -> bool {
+        let comes_nothing = |refused: &Refused| !self.judge.may_carry || self.group(refused.at).is_some();
+        refused.len() < DOUBT && refused.iter().all(|one| one.witness == Witness::TakesOld && comes_nothing(one))
     }
 
     /// A row written before this batch vouches for the table against a single refused message, and only against one: a
     /// second in a row is a doubt.
-    fn vouches_row_before(&self, refused: &[Refused]) -> bool {
-        refused.len() == 1 && self.judge.status.do_rows_flow()
+    fn is_row_before_enough(&self, refused: &[Refused]) -> bool {
+        refused.len() == 1 && self.judge.status.stop_rows_flow()
     }
 
-    /// Where there is no room for another message, whose row could vouch for the table, witnesses have to do.
-    fn vouch_witnesses(&self, refused: &[Refused]) -> bool {
-        let is_taken = |refused: &Refused| refused.witness == Witness::Taken;
-        !self.judge.may_carry && refused.len() < DOUBT && refused.iter().all(is_taken)
-    }
-
-    /// Leaves refused messages to the next batch: what comes with them may show that the table takes rows. What is
-    /// sealed is written now: it waits for no row, and its body is gone. Answers where it is.
-    fn carry(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
-        self.doubt(&refused);
+    /// What is sealed does not wait for rows, and cannot be carried, since its body is gone.
+    async fn write_sealed(&mut self) {
         let is_row = |at: &usize| matches!(self.batch.entries[*at].verdict, Verdict::Row(_));
         let (rows, sealed): (Vec<_>, Vec<_>) = self.waiting.drain(..).flatten().partition(is_row);
-        self.carried.extend(refused.iter().map(|refused| refused.at).chain(rows));
-        sealed.into_iter().map(|at| at..at + 1).collect()
+        self.waiting = ranges(rows);
+        self.write(ranges(sealed)).await;
+    }
+
+    /// Leaves refused messages to the next batch: what comes with them may show that the table takes rows.
+    fn carry(&mut self, refused: Vec<Refused>) {
+        self.doubt(&refused);
+        self.carried.extend(refused.iter().map(|refused| refused.at));
+        self.carried.extend(self.waiting.drain(..).flatten());
     }
 
     fn doubt(&self, refused: &[Refused]) {
@@ -90,7 +105,7 @@ impl<S: Sink> Load<'_, S> {
         self.doubt(&refused);
         self.sound = false;
         let waiting = std::mem::take(&mut self.waiting);
-        let was_blamed = do_blame_table(&refused);
+        let was_blamed = blame_table(&refused);
         let mut patience = patience(&self.judge.status.table, self.shutdown);
         while !self.sound && !refused.is_empty() {
             if !patience.outage().await {
@@ -101,7 +116,8 @@ impl<S: Sink> Load<'_, S> {
                 refused.rotate_left(1);
                 let again = self.write(Vec::from([refused[0].part()])).await;
                 refused.retain(|refused| self.outcomes[refused.at].is_none());
-                if was_blamed && !again.is_empty() && !do_blame_table(&again) {
+                // What it was blamed for is over; whose fault each refusal is will be asked anew.
+                if was_blamed && !again.is_empty() && !blame_table(&again) {
                     break;
                 }
             }
@@ -110,19 +126,29 @@ impl<S: Sink> Load<'_, S> {
         refused.iter().map(Refused::part).collect()
     }
 
-    /// Makes dead letters of refused rows, but for those of which no witness has spoken: now there is one. Answers where
-    /// they are.
+    /// Makes dead letters of refused rows, but for those of which no witness has spoken, if there is one by now: a row
+    /// of this batch or another worker's. Answers where they are.
     fn try_or_condemn(&mut self, refused: Vec<Refused>) -> Vec<Range<usize>> {
-        if !self.sound {
-            self.judge.status.rows_flow(false);
-        }
+        self.judge.status.clear(Trouble::Table);
         let parts = refused.iter().map(Refused::part).collect();
         for Refused { at, sqlstate, place, witness } in refused {
-            if witness != Witness::Unknown {
+            if witness != Witness::Unknown || !self.sound {
                 tracing::warn!(%sqlstate, place, "PostgreSQL refuses a row; it becomes a dead letter");
                 self.make_dead(at, Reason::DbRejected(sqlstate));
             }
         }
         parts
     }
+}
+
+/// The same places in as few stretches as may be.
+fn ranges(places: Vec<usize>) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for at in places {
+        match ranges.last_mut() {
+            Some(last) if last.end == at => last.end += 1,
+            _ => ranges.push(at..at + 1),
+        }
+    }
+    ranges
 }

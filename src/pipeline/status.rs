@@ -112,6 +112,11 @@ impl Status {
         self.rows_flow.store(flow, Ordering::Relaxed);
     }
 
+    /// The same, and only once.
+    pub fn stop_rows_flow(&self) -> bool {
+        self.rows_flow.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether the table has taken a row since that was last doubted or relied upon.
     pub fn do_rows_flow(&self) -> bool {
         self.rows_flow.load(Ordering::Relaxed)

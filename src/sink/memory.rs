@@ -115,28 +115,21 @@ impl Tables {
         }
     }
 
-    /// What becomes of a row that is there already.
-    fn witness(&self) -> Witness {
-        match self.outcomes.values().find(|stored| matches!(stored, Stored::Row(_))) {
-            None => Witness::Unknown,
-            Some(row) if self.refuses(row) => Witness::Refused,
-            Some(_) => Witness::Taken,
+    /// What becomes of a row of the batch, and of one that is there already.
+    fn witness(&self, other: Option<&Stored>) -> Witness {
+        let old = self.outcomes.values().find(|stored| matches!(stored, Stored::Row(_)));
+        match (other.map(|row| self.refuses(row)), old.map(|row| self.refuses(row))) {
+            (Some(false), _) => Witness::TakesNew,
+            (_, Some(false)) => Witness::TakesOld,
+            (None, None) => Witness::Unknown,
+            _ => Witness::TakesNone,
         }
     }
 
     fn write(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
-        let stored: Vec<(Key, Stored)> = batch.entries[part]
-            .iter()
-            .map(|entry| {
-                let stored = match &entry.verdict {
-                    Verdict::Row(row) => Stored::Row(batch.rows[row.bytes.clone()].to_vec()),
-                    Verdict::Dead(dead) => Stored::Dead(dead.reason.clone()),
-                };
-                (entry.message.key, stored)
-            })
-            .collect();
+        let stored: Vec<(Key, Stored)> = part.map(|at| (batch.entries[at].message.key, stored(batch, at))).collect();
         if stored.iter().any(|(key, stored)| !self.outcomes.contains_key(key) && self.refuses(stored)) {
-            let witness = self.witness();
+            let witness = Witness::Unknown;
             return Err(SinkError::Refused { sqlstate: "23514".to_owned(), place: String::new(), witness });
         }
         let mut outcomes = Vec::with_capacity(stored.len());
@@ -149,6 +142,14 @@ impl Tables {
             outcomes.push(if is_new { Outcome::Written } else { Outcome::Duplicate });
         }
         Ok(outcomes)
+    }
+}
+
+/// What an entry becomes if nobody refuses it.
+fn stored(batch: &Batch, at: usize) -> Stored {
+    match &batch.entries[at].verdict {
+        Verdict::Row(row) => Stored::Row(batch.rows[row.bytes.clone()].to_vec()),
+        Verdict::Dead(dead) => Stored::Dead(dead.reason.clone()),
     }
 }
 
@@ -167,8 +168,15 @@ impl Sink for MemorySink {
         }
     }
 
-    async fn write_alone(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
-        self.write(batch, at..at + 1).await
+    async fn write_alone(&mut self, batch: &Batch, at: usize, other: Option<usize>) -> Result<Vec<Outcome>, SinkError> {
+        let written = self.write(batch, at..at + 1).await;
+        written.map_err(|error| match error {
+            SinkError::Refused { sqlstate, place, .. } => {
+                let witness = self.tables().witness(other.map(|at| stored(batch, at)).as_ref());
+                SinkError::Refused { sqlstate, place, witness }
+            }
+            error => error,
+        })
     }
 
     fn oldest(&self) -> i64 {

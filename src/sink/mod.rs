@@ -134,16 +134,19 @@ pub enum SinkError {
     Misconfigured(String),
 }
 
-/// What the table did with a row that it had taken before, given to it in the transaction in which it refused another.
+/// What the table does with rows that nobody has complained of, in the transaction in which it refuses another. Nothing
+/// of that stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Witness {
-    /// It takes it still: the other one is at fault.
-    Taken,
-    /// It refuses that one too: it is the table that is at fault.
-    Refused,
-    /// The table takes no row twice, so nothing can be said.
+    /// It takes one that is new to it: the refused one is at fault.
+    TakesNew,
+    /// It takes one that it took before. Whether it takes any new one is not known.
+    TakesOld,
+    /// It refuses them, too: the table is at fault.
+    TakesNone,
+    /// It takes no row twice, so nothing can be said.
     Absent,
-    /// Nobody asked, or no row is known yet that it took.
+    /// There is no such row, or nobody asked.
     Unknown,
 }
 
@@ -160,9 +163,13 @@ pub trait Sink: Send + 'static {
     ) -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
 
     /// Writes one entry that was refused before, alone or among others. If it is refused again, finds out whether it is
-    /// the row or the table that is at fault.
-    fn write_alone(&mut self, batch: &Batch, at: usize)
-    -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
+    /// the row or the table that is at fault; `other` is a row of the batch, not written yet, that may bear witness.
+    fn write_alone(
+        &mut self,
+        batch: &Batch,
+        at: usize,
+        other: Option<usize>,
+    ) -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
 
     /// The oldest SentTimestamp (milliseconds since 1970-01-01 UTC) whose keys the ledger still remembers. An entry
     /// that is older must be a dead letter `older_than_ledger`, which is unique by its message id alone.

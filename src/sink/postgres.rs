@@ -26,7 +26,7 @@ use crate::{
         ledger::{self, Retention},
         shape, stalled, suspects,
         transaction::{Transaction, Way, WriteError, Written, is_late},
-        witness::{Stand, with_witness},
+        witness::Stand,
     },
 };
 
@@ -193,8 +193,8 @@ impl Sink for PostgresSink {
         self.unless_silent(answer)
     }
 
-    async fn write_alone(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
-        let answer = timeout(self.limit(), self.write_one(batch, at)).await;
+    async fn write_alone(&mut self, batch: &Batch, at: usize, other: Option<usize>) -> Result<Vec<Outcome>, SinkError> {
+        let answer = timeout(self.limit(), self.write_one(batch, at, other)).await;
         self.unless_silent(answer)
     }
 
@@ -222,8 +222,8 @@ impl Sink for PostgresSink {
 impl PostgresSink {
     /// How long a server that is alive may take for all of a call: each statement has its own limit there.
     fn limit(&self) -> Duration {
-        let timeouts = self.target.connector.timeouts();
-        timeouts.connect + timeouts.statement * 4
+        let connector = &self.target.connector;
+        connector.limit() + connector.timeouts().statement * 4
     }
 
     /// A server that is frozen keeps its connections and answers nothing: without a limit of our own nothing would ever
@@ -253,15 +253,14 @@ impl PostgresSink {
         Ok(outcomes)
     }
 
-    async fn write_one(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
-        match (self.target.stand.witness(), &batch.entries[at].verdict) {
-            (Ok(witness), Verdict::Row(_)) => {
-                self.prepare(batch, at..at + 1).await?;
-                self.write_before(batch, at, witness).await
-            }
-            (Err(why), _) => self.write_part(batch, at..at + 1).await.map_err(|error| with_witness(error, why)),
-            _ => self.write_part(batch, at..at + 1).await,
+    async fn write_one(&mut self, batch: &Batch, at: usize, other: Option<usize>) -> Result<Vec<Outcome>, SinkError> {
+        if matches!(batch.entries[at].verdict, Verdict::Dead(_)) {
+            return self.write_part(batch, at..at + 1).await;
         }
+        self.prepare(batch, at..at + 1).await?;
+        let outcomes = self.write_before_witnesses(batch, at, other).await?;
+        self.call_to_stand(batch, at..at + 1, &outcomes).await;
+        Ok(outcomes)
     }
 
     /// What has to be there before a transaction of these entries.

@@ -1,8 +1,8 @@
-//! Whose fault is it that the table refuses a row: the row's or the table's? A row that the table took before is the
-//! witness. In the transaction in which it refuses the one, it is given the other again, and nothing of that stays.
+//! Whose fault is it that the table refuses a row: the row's or the table's? Other rows bear witness: one of the same
+//! batch that is not written yet, and one that the table took before. In the transaction in which it refuses the one, it
+//! is given those, and nothing of that stays.
 //!
-//! Between the two nobody can change the table, since the transaction holds its lock. Where the table takes no row
-//! twice, as one with a unique constraint, there is no witness.
+//! Meanwhile the transaction holds the table's lock, so that nobody changes the table itself in between.
 
 use std::{
     ops::Range,
@@ -12,13 +12,16 @@ use std::{
 use bytes::Bytes;
 use tokio_postgres::Error;
 
-use crate::sink::{
-    Batch, Outcome, SinkError, Verdict, Witness,
-    postgres::PostgresSink,
-    transaction::{Transaction, WriteError, Written},
+use crate::{
+    db::catalog::quote_ident,
+    sink::{
+        Batch, Outcome, SinkError, Verdict, Witness,
+        postgres::{PostgresSink, Target},
+        transaction::{Transaction, WriteError, Written},
+    },
 };
 
-/// The row that all workers of a process call as their witness.
+/// The row that a process's workers know the table to have taken.
 #[derive(Default)]
 pub struct Stand(Mutex<State>);
 
@@ -40,13 +43,16 @@ impl Stand {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The witness, or why there is none.
-    pub(super) fn witness(&self) -> Result<Bytes, Witness> {
+    /// A row that the table took.
+    fn witness(&self) -> Option<Bytes> {
         match &*self.state() {
-            State::Took(tuple) | State::Doubted(tuple) => Ok(tuple.clone()),
-            State::Empty => Err(Witness::Unknown),
-            State::Useless => Err(Witness::Absent),
+            State::Took(tuple) | State::Doubted(tuple) => Some(tuple.clone()),
+            State::Empty | State::Useless => None,
         }
+    }
+
+    fn is_useless(&self) -> bool {
+        matches!(&*self.state(), State::Useless)
     }
 
     /// Notes that the table took a row just now. Answers it if it is to be tried whether it takes it twice.
@@ -79,10 +85,8 @@ impl Stand {
 enum Alone {
     /// Not for the row.
     Failed(WriteError),
-    /// The table does not even take nothing.
-    Shut(Error),
-    /// The table refuses the row, and takes the witness or not.
-    Refused { row: Error, witness: Result<(), Error> },
+    /// The table refuses the row. What it does with another of the batch, and with the one that it took before.
+    Refused { row: Error, other: Option<Result<u64, Error>>, old: Option<Result<u64, Error>> },
 }
 
 impl<E: Into<WriteError>> From<E> for Alone {
@@ -92,16 +96,19 @@ impl<E: Into<WriteError>> From<E> for Alone {
 }
 
 impl Transaction<'_> {
-    /// Like `run`, for a part that is one row. If the table refuses it, calls the witness.
-    async fn run_alone(&self, witness: Bytes) -> Result<Vec<Outcome>, Alone> {
+    /// Like `run`, for a part that is one row. If the table refuses it, calls the witnesses: the second only if it takes
+    /// the first no better.
+    async fn run_alone(&self, other: Option<&[u8]>, old: Option<Bytes>) -> Result<Vec<Outcome>, Alone> {
         self.session.begin().await?;
-        // A COPY of nothing locks the table until the end, and needs no permission that others do not need.
-        self.try_copy(&[]).await.map_err(Alone::Shut)?;
+        self.session.batch_execute(&lock(&self.target)).await?;
         self.session.batch_execute("SAVEPOINT alone").await?;
-        match self.try_row().await {
-            Err(WriteError::Rows(row)) => Err(Alone::Refused { row, witness: self.call(&witness).await }),
-            written => Ok(self.finish(written?).await?),
-        }
+        let row = match self.try_row().await {
+            Err(WriteError::Rows(row)) => row,
+            written => return Ok(self.finish(written?).await?),
+        };
+        let other = self.call(other).await;
+        let old = if matches!(other, Some(Ok(1))) { None } else { self.call(old.as_deref()).await };
+        Err(Alone::Refused { row, other, old })
     }
 
     async fn try_row(&self) -> Written {
@@ -110,22 +117,28 @@ impl Transaction<'_> {
         Ok(outcomes)
     }
 
-    async fn call(&self, witness: &[u8]) -> Result<(), Error> {
-        self.session.batch_execute("ROLLBACK TO SAVEPOINT alone").await?;
-        self.try_copy(witness).await
+    async fn call(&self, witness: Option<&[u8]>) -> Option<Result<u64, Error>> {
+        let tuple = witness?;
+        let rolled_back = self.session.batch_execute("ROLLBACK TO SAVEPOINT alone").await;
+        Some(match rolled_back {
+            Ok(()) => self.try_copy(tuple).await,
+            Err(error) => Err(error),
+        })
     }
 
     /// Whether the table takes a row that it has just taken. Nothing of it stays.
-    async fn try_again(&self, tuple: &[u8]) -> Result<(), WriteError> {
+    async fn try_again(&self, tuple: &[u8]) -> Result<u64, WriteError> {
         self.session.begin().await?;
-        self.try_copy(tuple).await.map_err(WriteError::Rows)?;
-        Ok(self.session.batch_execute("ROLLBACK").await?)
+        let taken = self.try_copy(tuple).await.map_err(WriteError::Rows)?;
+        self.session.batch_execute("ROLLBACK").await?;
+        Ok(taken)
     }
 
-    /// Whether the table takes a row, before anything is committed.
-    async fn try_copy(&self, tuple: &[u8]) -> Result<(), Error> {
-        self.copy_rows(&[tuple]).await?;
-        self.try_deferred().await
+    /// How many rows the table takes of one, before anything is committed.
+    async fn try_copy(&self, tuple: &[u8]) -> Result<u64, Error> {
+        let taken = self.copy_rows(&[tuple]).await?;
+        self.try_deferred().await?;
+        Ok(taken)
     }
 
     /// Constraints that speak only at COMMIT speak now.
@@ -134,53 +147,79 @@ impl Transaction<'_> {
     }
 }
 
-/// What the witness says, where a row was refused.
-pub(super) fn with_witness(error: SinkError, witness: Witness) -> SinkError {
-    match error {
-        SinkError::Refused { sqlstate, place, .. } => SinkError::Refused { sqlstate, place, witness },
-        error => error,
-    }
+/// Locks the table until the transaction's end as an INSERT does, without one: a statement that is only prepared fires
+/// no trigger and needs no permission. LOCK TABLE would need more than a worker has.
+fn lock(target: &Target) -> String {
+    let (schema, table) = (quote_ident(&target.table.schema), quote_ident(&target.table.name));
+    format!("PREPARE masq_lock AS INSERT INTO {schema}.{table} DEFAULT VALUES; DEALLOCATE masq_lock")
 }
 
 impl PostgresSink {
-    /// Writes a row that was refused before, with a witness at hand.
-    pub(super) async fn write_before(
+    /// Writes a row that was refused before, with witnesses at hand.
+    pub(super) async fn write_before_witnesses(
         &mut self,
         batch: &Batch,
         at: usize,
-        witness: Bytes,
+        other: Option<usize>,
     ) -> Result<Vec<Outcome>, SinkError> {
+        let other = other.and_then(|at| tuple(batch, at));
+        let old = self.target.stand.witness();
         let written = match self.transaction(batch, at..at + 1).await {
-            Ok(transaction) => transaction.run_alone(witness).await,
+            Ok(transaction) => transaction.run_alone(other, old).await,
             Err(error) => Err(Alone::Failed(WriteError::Unreachable(error))),
         };
-        let (error, witness) = match written {
+        let (error, testimony) = match written {
             Ok(outcomes) => return Ok(outcomes),
             Err(Alone::Failed(error)) => (error, Ok(Witness::Unknown)),
-            Err(Alone::Shut(error)) => (WriteError::Rows(error), Ok(Witness::Refused)),
-            Err(Alone::Refused { row, witness }) => (WriteError::Rows(row), self.testimony(witness)),
+            Err(Alone::Refused { row, other, old }) => (WriteError::Rows(row), self.testimony(other, old)),
         };
         let failed = self.end(Err(error)).await;
-        match (self.settle(failed, &batch.entries[at..=at]).await, witness) {
-            (Err(error), Ok(witness)) => Err(with_witness(error, witness)),
-            // What kept the witness away has to be over first.
+        match (self.settle(failed, &batch.entries[at..=at]).await, testimony) {
+            (Err(SinkError::Refused { sqlstate, place, .. }), Ok(witness)) => {
+                Err(SinkError::Refused { sqlstate, place, witness })
+            }
+            // What kept the witnesses away has to be over first.
             (Err(SinkError::Refused { .. }), Err(error)) => Err(error),
             (settled, _) => settled,
         }
     }
 
-    /// What the table did with the witness, or what kept it from being asked.
-    fn testimony(&mut self, witness: Result<(), Error>) -> Result<Witness, SinkError> {
-        let Err(error) = witness else { return Ok(Witness::Taken) };
-        // The witness is there already, and may not be there twice.
-        if error.code().is_some_and(|code| matches!(code.code(), "23505" | "23P01")) {
-            return Ok(Witness::Absent);
+    /// What the table did with the witnesses, or what kept them from being asked.
+    fn testimony(
+        &mut self,
+        other: Option<Result<u64, Error>>,
+        old: Option<Result<u64, Error>>,
+    ) -> Result<Witness, SinkError> {
+        let other = other.map(|taken| self.judge(taken)).transpose()?;
+        if other == Some(Some(true)) {
+            return Ok(Witness::TakesNew);
+        }
+        let was_called = old.is_some();
+        let old = old.map(|taken| self.judge(taken)).transpose()?;
+        if old == Some(Some(false)) {
+            self.target.stand.doubt();
+        }
+        Ok(match (other.flatten(), old.flatten()) {
+            (_, Some(true)) => Witness::TakesOld,
+            (Some(false), _) | (_, Some(false)) => Witness::TakesNone,
+            _ if was_called || self.target.stand.is_useless() => Witness::Absent,
+            _ => Witness::Unknown,
+        })
+    }
+
+    /// Whether the table takes a row; nothing if it is there already and may not be there twice, or a trigger drops it.
+    fn judge(&mut self, taken: Result<u64, Error>) -> Result<Option<bool>, SinkError> {
+        let error = match taken {
+            Ok(rows) => return Ok((rows == 1).then_some(true)),
+            Err(error) => error,
+        };
+        if is_there(&error) {
+            return Ok(None);
         }
         match self.explain(&error) {
-            SinkError::Refused { .. } => {
-                self.target.stand.doubt();
-                Ok(Witness::Refused)
-            }
+            SinkError::Refused { .. } => Ok(Some(false)),
+            // Such as a partition that is gone: the other row would not have been refused for it.
+            SinkError::Misconfigured(_) => Ok(None),
             other => Err(other),
         }
     }
@@ -188,23 +227,35 @@ impl PostgresSink {
     /// Remembers the last row that the table took just now. Where an earlier one was refused later, this is when the
     /// table is known to be sound, and so when it shows whether it takes any row twice.
     pub(super) async fn call_to_stand(&mut self, batch: &Batch, part: Range<usize>, outcomes: &[Outcome]) {
-        let row = part.zip(outcomes).rev().find_map(|(at, outcome)| match (&batch.entries[at].verdict, outcome) {
-            (Verdict::Row(row), Outcome::Written) => Some(row.bytes.clone()),
-            _ => None,
-        });
-        let Some(bytes) = row else { return };
-        let Some(tuple) = self.target.stand.took(&batch.rows[bytes]) else { return };
+        let mut written = part.zip(outcomes).rev().filter(|(_, outcome)| **outcome == Outcome::Written);
+        let Some(row) = written.find_map(|(at, _)| tuple(batch, at)) else { return };
+        let Some(row) = self.target.stand.took(row) else { return };
         let tried = match self.transaction(batch, 0..0).await {
-            Ok(transaction) => transaction.try_again(&tuple).await,
+            Ok(transaction) => transaction.try_again(&row).await,
             Err(_) => return,
         };
         match self.end(tried).await {
-            Ok(()) => self.target.stand.decide(State::Took(tuple)),
-            Err(WriteError::Rows(error)) if matches!(self.explain(&error), SinkError::Refused { .. }) => {
-                self.target.stand.decide(State::Useless);
+            Err(WriteError::Rows(error)) if !is_there(&error) => {
+                if matches!(self.explain(&error), SinkError::Refused { .. }) {
+                    self.target.stand.decide(State::Useless);
+                }
             }
+            Ok(_) | Err(WriteError::Rows(_)) => self.target.stand.decide(State::Took(row)),
             // The next row asks again.
             Err(_) => {}
         }
     }
+}
+
+/// The row of an entry that is to be one.
+fn tuple(batch: &Batch, at: usize) -> Option<&[u8]> {
+    match &batch.entries[at].verdict {
+        Verdict::Row(row) => Some(&batch.rows[row.bytes.clone()]),
+        Verdict::Dead(_) => None,
+    }
+}
+
+/// Whether a row is not taken because it is there already.
+fn is_there(error: &Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code(), "23505" | "23P01"))
 }

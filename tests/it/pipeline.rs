@@ -293,6 +293,18 @@ async fn where_no_other_message_has_room_a_refused_row_is_judged_by_one_that_was
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_drains_a_queue_leaves_a_refused_row_on_it_for_which_nothing_vouches() {
+    let stage = Stage::new(1);
+    stage.sink.refuse(POISON.as_bytes());
+    stage.send(POISON);
+    stage.drain_in_vain(Duration::from_secs(120)).await;
+    assert!(stage.sink.outcomes().is_empty());
+    assert_eq!(stage.counted(), (0, 0, 0, 1));
+    assert!(stage.trouble(Trouble::Table).is_some());
+    assert!(!stage.queue.inner.count().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lone_refused_row_waits_for_a_row_of_another_worker() {
     let stage = Stage::new(2);
     stage.sink.refuse(POISON.as_bytes());

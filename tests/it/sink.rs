@@ -27,7 +27,7 @@ pub(crate) struct ByHand {
 
 /// A message of the test's: its key, how often it has come, who logs in, and which event that is.
 pub(crate) struct Login<'a> {
-    key: Key,
+    pub(crate) key: Key,
     attempt: u32,
     user: &'a str,
     event: Option<Uuid>,

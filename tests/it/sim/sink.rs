@@ -160,7 +160,7 @@ impl SimSink {
             new().for_each(|(want, _)| world.mark(On::Outcome(want.key), fault));
             world.fired(fault);
             transaction.roll_back();
-            let witness = self.witness(fault);
+            let witness = Witness::Unknown;
             return Err(SinkError::Refused { sqlstate: "23514".to_owned(), place: String::new(), witness });
         }
         let staged = new().map(|(want, outcome)| stage(want, *outcome, half)).collect();
@@ -210,12 +210,14 @@ impl SimSink {
         }
     }
 
-    /// What becomes of a row that is there already, while this is why another is refused.
-    fn witness(&self, fault: Fault) -> Witness {
-        match fault {
-            _ if self.database.server().tables.rows.is_empty() => Witness::Unknown,
-            Fault::RefusesAll => Witness::Refused,
-            _ => Witness::Taken,
+    /// What becomes of a row of the batch, and of one that is there already.
+    fn witness(&self, other: Option<&Want>) -> Witness {
+        let old = || !self.database.server().tables.rows.is_empty();
+        match other.map(|want| self.refusal(want, Outcome::Written)) {
+            Some(None) => Witness::TakesNew,
+            other if !old() => other.map_or(Witness::Unknown, |_| Witness::TakesNone),
+            _ if self.database.world.is_going_on(Fault::RefusesAll) => Witness::TakesNone,
+            _ => Witness::TakesOld,
         }
     }
 
@@ -328,8 +330,15 @@ impl Sink for SimSink {
         self.oldest
     }
 
-    async fn write_alone(&mut self, batch: &Batch, at: usize) -> Result<Vec<Outcome>, SinkError> {
-        self.write(batch, at..at + 1).await
+    async fn write_alone(&mut self, batch: &Batch, at: usize, other: Option<usize>) -> Result<Vec<Outcome>, SinkError> {
+        let other = other.map(|at| want(&batch.entries[at], batch));
+        // No fault of the table begins or ends between the row and the witness.
+        self.write(batch, at..at + 1).await.map_err(|error| match error {
+            SinkError::Refused { sqlstate, place, .. } => {
+                SinkError::Refused { sqlstate, place, witness: self.witness(other.as_ref()) }
+            }
+            error => error,
+        })
     }
 
     async fn suspect(&mut self, keys: &[Key]) -> Result<Vec<(Key, u32)>, SinkError> {
