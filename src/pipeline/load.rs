@@ -157,13 +157,7 @@ impl<'a, S: Sink> Load<'a, S> {
                 continue;
             }
             let is_alone = part.len() == 1 && self.refuses;
-            let written = if is_alone {
-                let other = self.other(part.start, &refused);
-                self.sink.write_alone(&self.batch, part.start, other).await
-            } else {
-                self.sink.write(&self.batch, part.clone()).await
-            };
-            match written {
+            match self.try_part(part.clone(), is_alone, &refused).await {
                 Ok(outcomes) => self.record(part, outcomes),
                 Err(SinkError::Refused { sqlstate, place, witness }) if is_alone => {
                     self.retry.works();
@@ -190,6 +184,20 @@ impl<'a, S: Sink> Load<'a, S> {
             }
         }
         refused
+    }
+
+    async fn try_part(
+        &mut self,
+        part: Range<usize>,
+        is_alone: bool,
+        refused: &[Refused],
+    ) -> Result<Vec<Outcome>, SinkError> {
+        if is_alone {
+            let other = self.other(part.start, refused);
+            self.sink.write_alone(&self.batch, part.start, other).await
+        } else {
+            self.sink.write(&self.batch, part).await
+        }
     }
 
     /// A row that the table has not been given yet, but among others: any, so that another one is found if it is bad.

@@ -14,6 +14,7 @@ mod stage;
 mod support;
 
 mod compile_fail;
+mod refused;
 mod repository;
 mod tidy;
 mod witness;
