@@ -17,7 +17,8 @@ pub(crate) async fn begin(repeat: &Repeat, outcome: &Outcome, release: bool) {
     let day = time::OffsetDateTime::from(SystemTime::now()).date();
     let builds = if release { "release, and dev as the other version" } else { "dev, and dev as the other version" };
     let database = outcome.database.lock().await;
-    let durable = "SELECT version(), current_setting('fsync'), current_setting('synchronous_commit')";
+    let durable = "SELECT concat(version(), ', fsync ', current_setting('fsync'), ', synchronous_commit ', \
+         current_setting('synchronous_commit'))";
     let said = database.session().await.texts("asking for the version", durable).await.unwrap_or_default();
     let said: Vec<_> = said.into_iter().flatten().flatten().collect();
     println!("# A chaos campaign\n");
@@ -28,7 +29,7 @@ pub(crate) async fn begin(repeat: &Repeat, outcome: &Outcome, release: bool) {
         ("commit", commit()),
         ("builds", builds.to_owned()),
         ("machine", machine()),
-        ("PostgreSQL", said.join(", fsync and synchronous_commit ")),
+        ("PostgreSQL", said.join(", ")),
         ("duration", format!("{:.0?}, without building and checking", outcome.took)),
     ] {
         println!("| {what} | {value} |");
