@@ -42,11 +42,12 @@ pub(super) async fn as_started(session: &Session, target: &Target) -> Result<Opt
     if target.columns.iter().all(is_same) { Ok(shape) } else { Err(changed(target)) }
 }
 
-/// The columns have other types now.
+/// The columns have other names or types now, or are gone.
 pub(super) fn changed(target: &Target) -> SinkError {
     let Table { schema, name, .. } = &target.table;
     SinkError::Misconfigured(format!(
-        "the columns of {schema}.{name} have other types than when masq started: start masq again"
+        "the columns of {schema}.{name} have other names or types than when masq started: restore \
+         them, or start masq again"
     ))
 }
 

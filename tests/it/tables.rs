@@ -370,7 +370,8 @@ async fn a_column_that_changes_its_type_under_a_running_masq_stops_the_line() {
         scene.queue.inner.send(login("after", "10.0.0.1").replace("2.3.0", "0.96").into_bytes());
         assert_eq!(
             scene.until_trouble().await,
-            "the columns of public.user_logins have other types than when masq started: start masq again"
+            "the columns of public.user_logins have other names or types than when masq started: restore \
+         them, or start masq again"
         );
         let found = "SELECT user_id, app_version FROM user_logins ORDER BY 1 DESC";
         assert_eq!(scene.database.query(found).await, [format!("before\t{first}")]);
