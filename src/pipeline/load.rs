@@ -5,7 +5,10 @@
 //! the system (a missing column, a lost permission) stops the line and never makes a dead letter.
 //! This is the only place that can say that a message is settled.
 
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+};
 
 use crate::{
     event::Reason,
@@ -149,7 +152,7 @@ impl<'a, S: Sink> Load<'a, S> {
     /// Writes these parts of the batch, the last one first, halving what is refused. Answers the entries that are
     /// refused alone.
     pub(super) async fn write(&mut self, mut parts: Vec<Range<usize>>) -> Vec<Refused> {
-        let mut refused = Vec::new();
+        let mut refused = BTreeMap::new();
         let mut failed_groups = HashSet::new();
         while let Some(part) = parts.pop() {
             let part = self.before_failed(part, &failed_groups, &mut parts);
@@ -162,7 +165,7 @@ impl<'a, S: Sink> Load<'a, S> {
                 Err(SinkError::Refused { sqlstate, place, witness }) if is_alone => {
                     self.retry.works();
                     failed_groups.extend(self.group(part.start));
-                    refused.push(Refused { at: part.start, sqlstate, place, witness });
+                    refused.insert(part.start, Refused { at: part.start, sqlstate, place, witness });
                     match witness {
                         // The table would refuse the rest, too.
                         Witness::TakesNone => self.waiting.extend(parts.drain(..).rev()),
@@ -183,14 +186,14 @@ impl<'a, S: Sink> Load<'a, S> {
                 }
             }
         }
-        refused
+        refused.into_values().collect()
     }
 
     async fn try_part(
         &mut self,
         part: Range<usize>,
         is_alone: bool,
-        refused: &[Refused],
+        refused: &BTreeMap<usize, Refused>,
     ) -> Result<Vec<Outcome>, SinkError> {
         if is_alone {
             let other = self.other(part.start, refused);
@@ -201,16 +204,13 @@ impl<'a, S: Sink> Load<'a, S> {
     }
 
     /// A row that the table has not been given yet, but among others: any, so that another one is found if it is bad.
-    fn other(&self, at: usize, refused: &[Refused]) -> Option<usize> {
+    fn other(&self, at: usize, refused: &BTreeMap<usize, Refused>) -> Option<usize> {
         let is_open = |other: &usize| {
             let is_row = matches!(self.batch.entries[*other].verdict, Verdict::Row(_));
-            *other != at
-                && is_row
-                && self.outcomes[*other].is_none()
-                && refused.iter().all(|refused| refused.at != *other)
+            *other != at && is_row && self.outcomes[*other].is_none() && !refused.contains_key(other)
         };
-        let open: Vec<usize> = (0..self.batch.len()).filter(is_open).collect();
-        fastrand::choice(open)
+        let begin = fastrand::usize(..self.batch.len());
+        (begin..self.batch.len()).chain(0..begin).find(is_open)
     }
 
     /// The group of an entry, on a FIFO queue.

@@ -98,9 +98,9 @@ impl<S: Sink> Load<'_, S> {
         self.judge.status.set(Trouble::Table, &what);
     }
 
-    /// Stops the line until the table takes a row again: one of these, another worker's, or what it took before. Answers what is to be tried
-    /// again then, since it may have been refused for the table's fault; nothing if it is time to stop. One is tried
-    /// at a time: a table that takes nothing should not have to refuse thousands a second.
+    /// Stops the line until the table takes a row again: one of these, another worker's, or what bears witness. Answers
+    /// what is to be tried again then, since it may have been refused for the table's fault; nothing if it is time to
+    /// stop. One is tried at a time: a table that takes nothing should not have to refuse thousands a second.
     async fn wait_for_sound_table(&mut self, mut refused: Vec<Refused>) -> Vec<Range<usize>> {
         self.doubt(&refused);
         self.sound = false;
