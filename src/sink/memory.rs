@@ -121,8 +121,8 @@ impl Tables {
         match (other.map(|row| self.refuses(row)), old.map(|row| self.refuses(row))) {
             (Some(false), _) => Witness::TakesNew,
             (_, Some(false)) => Witness::TakesOld,
-            (None, None) => Witness::Unknown,
-            _ => Witness::TakesNone,
+            (_, Some(true)) => Witness::TakesNone,
+            (_, None) => Witness::Unknown,
         }
     }
 

@@ -142,7 +142,7 @@ pub enum Witness {
     TakesNew,
     /// It takes one that it took before. Whether it takes any new one is not known.
     TakesOld,
-    /// It refuses them, too: the table is at fault.
+    /// It refuses even what it took before: the table is at fault.
     TakesNone,
     /// It takes no row twice, so nothing can be said.
     Absent,

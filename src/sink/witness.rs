@@ -195,15 +195,15 @@ impl PostgresSink {
             return Ok(Witness::TakesNew);
         }
         let was_called = old.is_some();
-        let old = old.map(|taken| self.judge(taken)).transpose()?;
-        if old == Some(Some(false)) {
-            self.target.stand.doubt();
-        }
-        Ok(match (other.flatten(), old.flatten()) {
-            (_, Some(true)) => Witness::TakesOld,
-            (Some(false), _) | (_, Some(false)) => Witness::TakesNone,
-            _ if was_called || self.target.stand.is_useless() => Witness::Absent,
-            _ => Witness::Unknown,
+        Ok(match old.map(|taken| self.judge(taken)).transpose()?.flatten() {
+            Some(true) => Witness::TakesOld,
+            Some(false) => {
+                self.target.stand.doubt();
+                Witness::TakesNone
+            }
+            None if was_called || self.target.stand.is_useless() => Witness::Absent,
+            // The other one may be bad itself.
+            None => Witness::Unknown,
         })
     }
 

@@ -160,6 +160,16 @@ async fn a_table_at_fault_is_told_by_a_few_of_many_rows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn few_good_rows_among_many_bad_ones_are_found_after_a_start() {
+    let stage = Stage::new(1);
+    stage.sink.refuse(POISON.as_bytes());
+    let users = (0..600).map(|number| if number % 50 == 49 { "good" } else { POISON });
+    users.for_each(|user| _ = stage.send(user));
+    stage.drain_within(Duration::from_secs(60)).await;
+    assert_eq!((stage.counted().0, stage.counted().1), (12, 588));
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_no_other_message_has_room_a_refused_row_is_judged_by_one_that_was_taken() {
     let mut stage = Stage::new(1);
     let good = stage.send("good");

@@ -215,7 +215,7 @@ impl SimSink {
         let old = || !self.database.server().tables.rows.is_empty();
         match other.map(|want| self.refusal(want, Outcome::Written)) {
             Some(None) => Witness::TakesNew,
-            other if !old() => other.map_or(Witness::Unknown, |_| Witness::TakesNone),
+            _ if !old() => Witness::Unknown,
             _ if self.database.world.is_going_on(Fault::RefusesAll) => Witness::TakesNone,
             _ => Witness::TakesOld,
         }
