@@ -25,7 +25,14 @@ use crate::{
   masq send --generate 1000 --queue-url http://127.0.0.1:9324/000000000000/login-queue
 
   echo '{\"action\":\"DeleteMessageBatch\",\"fault\":\"lose_answer\",\"share\":0.05}' >faults.jsonl
-  masq queue --faults faults.jsonl --history history.jsonl")]
+  masq queue --faults faults.jsonl --history history.jsonl
+
+A line of --faults says what goes wrong in which operation of SQS (action; * for all in which it can), in which share of
+the requests (1), from and until how many seconds after the start, how many times at most, and how long it takes (seconds):
+  throttle unavailable denied expired_token over_limit   the request is refused, as AWS does it
+  hang lose_answer fail_entries        answered late; done without an answer; some entries of a batch fail
+  empty corrupt double early           a receive brings nothing; another body; a message twice; is visible again at once
+  stale ghost                          a delete deletes nothing; what was deleted comes again")]
 pub(super) struct Args {
     /// Listen on this address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9324")]

@@ -91,8 +91,13 @@ impl<S: Sink> Load<'_, S> {
     fn doubt(&self, refused: &[Refused]) {
         self.judge.status.rows_flow(false);
         let Refused { sqlstate, place, .. } = &refused[0];
+        let which = if blame_table(refused) {
+            "every row, also what it took before"
+        } else {
+            "rows, and has taken no other since"
+        };
         let what = format!(
-            "the table refuses every row (SQLSTATE {sqlstate}{place}); nothing becomes a dead letter until it takes one: \
+            "the table refuses {which} (SQLSTATE {sqlstate}{place}); nothing becomes a dead letter until it takes one: \
              look at its constraints and triggers"
         );
         self.judge.status.set(Trouble::Table, &what);

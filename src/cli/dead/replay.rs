@@ -40,7 +40,7 @@ use crate::{
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["ids", "code", "all", "queue"]), after_help = "Examples:
   masq dead replay --code bad_version --identity /media/usb/recovery.key --reason \"app 6.02 is known now, ticket 4711\"
-  masq dead replay --all --dry-run --identity recovery.key --reason \"what has the new column mended?\"
+  masq dead replay --all --dry-run --identity recovery.key --reason \"what has the new mask mended?\"
   masq dead replay --queue https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue-dead
 
 Do not use the redrive of the AWS console for messages that masq may have loaded: it gives them new ids, and what was
@@ -72,7 +72,8 @@ pub(super) struct Args {
     /// Replay also what may be a row already: letters older_than_ledger, and all if dedupe names a message attribute
     #[arg(long)]
     force: bool,
-    /// Say what would become of the letters; they are opened and nothing else is written
+    /// Say what would become of the letters; they are opened and nothing else is written. Whether the table takes a row
+    /// is found out only by writing it
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
