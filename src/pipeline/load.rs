@@ -6,14 +6,14 @@
 //! This is the only place that can say that a message is settled.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
 };
 
 use crate::{
     event::Reason,
     pipeline::{Status, Trouble, decode::Decoder, mask::Masker, refused::Refused, retry::Retry},
-    queue::{Message, Receipt},
+    queue::{Key, Message, Receipt},
     shutdown::Shutdown,
     sink::{Batch, Entry, Outcome, Sink, SinkError, Verdict, Witness},
 };
@@ -93,6 +93,8 @@ pub struct Judge<'a> {
     pub status: &'a Status,
     /// Whether refused messages may wait for the next batch to tell whose fault it is.
     pub may_carry: bool,
+    /// Those that have waited, with the value of [`Status::rows_taken`] when they were first refused.
+    pub doubted: &'a HashMap<Key, u64>,
 }
 
 /// Writes a batch, however long that takes; gives up only when told to stop.
@@ -239,7 +241,7 @@ impl<'a, S: Sink> Load<'a, S> {
         });
         if written {
             self.sound = true;
-            self.judge.status.rows_flow(true);
+            self.judge.status.row_taken();
             self.judge.status.clear(Trouble::Table);
         }
         self.judge.status.clear(Trouble::Database);

@@ -163,7 +163,13 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
             delete_too_early(&self.queue, &batch).await;
         }
         let may_carry = self.intake.answers_left() > 0;
-        let judge = Judge { decoder: &self.decoder, masker: &mut self.masker, status: &self.status, may_carry };
+        let judge = Judge {
+            decoder: &self.decoder,
+            masker: &mut self.masker,
+            status: &self.status,
+            may_carry,
+            doubted: &self.intake.doubted,
+        };
         let mut loaded = load(&mut self.sink, batch, judge, shutdown).await;
         self.count(&mut loaded);
         clock.lap(Step::Load);
@@ -178,6 +184,7 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         self.metrics.count(loaded.tally(), now_ms());
         self.intake.let_go(loaded.tally().messages());
         let carried = loaded.take_carried();
+        self.intake.doubt(&carried, self.status.rows_taken());
         if !carried.is_empty() {
             self.intake.carry(carried, &self.queue, &self.metrics);
         }

@@ -8,7 +8,7 @@
 //! No poll is cancelled while it may have messages on their way. One whose answer has to wait for room is taken up
 //! again with the next batch.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
@@ -18,7 +18,7 @@ use crate::{
     backoff::Backoff,
     metrics::Metrics,
     pipeline::{Status, Surroundings, Trouble},
-    queue::{Cause, Depth, Message, Queue, QueueError, lease::Lease, room::Room},
+    queue::{Cause, Depth, Key, Message, Queue, QueueError, lease::Lease, room::Room},
     shutdown::Shutdown,
 };
 
@@ -90,6 +90,8 @@ pub struct Intake {
     pub(super) carried: Option<Taken>,
     /// How often that was tried since something else came.
     doubts: u32,
+    /// What of it was refused when the table had taken rows so often.
+    pub(super) doubted: HashMap<Key, u64>,
     /// Messages received whose end has not been counted.
     in_hand: u64,
 }
@@ -115,6 +117,7 @@ impl Intake {
             polls,
             carried: None,
             doubts: 0,
+            doubted: HashMap::new(),
             in_hand: 0,
         }
     }
@@ -124,6 +127,12 @@ impl Intake {
         let lease = Lease::new(queue, self.visibility, metrics);
         lease.take_over(&messages);
         self.carried = Some(Taken { messages, lease });
+    }
+
+    /// Remembers of what is carried how often the table had taken rows when it was first refused.
+    pub(super) fn doubt(&mut self, carried: &[Message], rows_taken: u64) {
+        let then = |message: &Message| (message.key, *self.doubted.get(&message.key).unwrap_or(&rows_taken));
+        self.doubted = carried.iter().map(then).collect();
     }
 
     /// So many messages have come to their end.

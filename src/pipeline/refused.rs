@@ -57,7 +57,21 @@ impl<S: Sink> Load<'_, S> {
     fn is_table_sound(&self, refused: &[Refused]) -> bool {
         let takes_new = || refused.iter().any(|refused| refused.witness == Witness::TakesNew);
         !blame_table(refused)
-            && (self.sound || takes_new() || self.is_old_row_enough(refused) || self.is_row_before_enough(refused))
+            && (self.sound
+                || takes_new()
+                || self.is_old_row_enough(refused)
+                || self.were_rows_taken_since(refused)
+                || self.is_row_before_enough(refused))
+    }
+
+    /// Whether the table has taken another worker's row since it first refused these, which it still does.
+    fn were_rows_taken_since(&self, refused: &[Refused]) -> bool {
+        let rows = self.judge.status.rows_taken();
+        let is_since = |refused: &Refused| {
+            let then = self.judge.doubted.get(&self.batch.entries[refused.at].message.key);
+            refused.witness == Witness::TakesOld && then.is_some_and(|then| rows > *then)
+        };
+        refused.iter().all(is_since)
     }
 
     /// Where nothing comes that could vouch for the table, a row that it takes again has to do: no other message has
@@ -89,7 +103,7 @@ impl<S: Sink> Load<'_, S> {
     }
 
     fn doubt(&self, refused: &[Refused]) {
-        self.judge.status.rows_flow(false);
+        self.judge.status.stop_rows_flow();
         let Refused { sqlstate, place, .. } = &refused[0];
         let which = if blame_table(refused) {
             "every row, also what it took before"

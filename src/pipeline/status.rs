@@ -6,7 +6,7 @@ use std::{
     fmt::Display,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -53,6 +53,7 @@ impl Trouble {
 pub struct Status {
     troubles: Mutex<BTreeMap<Trouble, String>>,
     rows_flow: AtomicBool,
+    rows_taken: AtomicU64,
     /// Open while outcomes cannot be written.
     pub database: Circuit,
     /// Open while the table takes no row at all.
@@ -107,9 +108,15 @@ impl Status {
         }
     }
 
-    /// Notes whether the table takes rows at all.
-    pub fn rows_flow(&self, flow: bool) {
-        self.rows_flow.store(flow, Ordering::Relaxed);
+    /// Notes that the table has taken rows.
+    pub fn row_taken(&self) {
+        self.rows_flow.store(true, Ordering::Relaxed);
+        self.rows_taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was noted: a later time is told by a larger number.
+    pub fn rows_taken(&self) -> u64 {
+        self.rows_taken.load(Ordering::Relaxed)
     }
 
     /// The same, and only once.

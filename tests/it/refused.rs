@@ -166,6 +166,24 @@ async fn a_table_at_fault_is_told_by_a_few_of_many_rows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn refused_rows_that_wait_are_judged_by_rows_that_other_workers_write_later() {
+    let stage = Stage::new(4);
+    stage.sink.refuse(POISON.as_bytes());
+    stage.send("good");
+    stage.drain().await;
+    (0..20).for_each(|_| _ = stage.send(POISON));
+    let running = stage.run();
+    stage.until("they wait", |stage| stage.trouble(Trouble::Table).is_some()).await;
+    sleep(Duration::from_secs(60)).await;
+    // One waits in vain for a row before it; the others have none.
+    assert!(stage.reasons().len() < 10);
+    stage.send("good as well");
+    stage.until("all is settled", |stage| stage.queue.inner.count().is_empty()).await;
+    running.stop().await;
+    assert_eq!((stage.counted().0, stage.counted().1), (2, 20));
+}
+
+#[tokio::test(start_paused = true)]
 async fn few_good_rows_among_many_bad_ones_are_found_after_a_start() {
     let stage = Stage::new(1);
     stage.sink.refuse(POISON.as_bytes());

@@ -1,7 +1,7 @@
 //! What PostgreSQL may answer while masq runs, provoked on real servers: whatever it is, nobody's message becomes a dead
 //! letter for it, and each is a row once it is over. Beside `db/tests.rs`, which asks for each answer's remedy alone.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{collections::HashMap, path::PathBuf, process::Stdio, time::Duration};
 
 use masq::{
     db::Timeouts,
@@ -59,6 +59,7 @@ async fn one_refused_row_of_five_hundred_costs_twenty_transactions_at_most() {
             masker: &mut worker.masker,
             status: &scene.shared.status,
             may_carry: false,
+            doubted: &HashMap::new(),
         };
         let before = transactions(database);
         let loaded = load(&mut worker.sink, batch, judge, &Shutdown::new()).await;
