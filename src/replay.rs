@@ -21,7 +21,8 @@ use crate::{
     shutdown::Shutdown,
     sink::{Batch, Entry, SinkError, Verdict, postgres::PostgresSink, replay::Replayed},
     vault::{
-        dead::{self, Letter, Opener, Opening, Taken, Unresolved, Which},
+        dead::{self, Letter, Opening, Taken, Unresolved, Which},
+        epochs::Opener,
         recovery::RecoveryKey,
         seal::OpenError,
     },
@@ -204,7 +205,7 @@ impl<'a> Replay<'a> {
         let attempts: HashMap<Key, u32> =
             letters.iter().map(|letter| (letter.key, letter.receive_count.unsigned_abs())).collect();
         let message = |taken: &Taken| {
-            let mut body = self.opener.open(taken).map_err(|error| (taken.key(), error))?;
+            let mut body = taken.open(&mut self.opener).map_err(|error| (taken.key(), error))?;
             let attempt = attempts.get(&taken.key()).copied().unwrap_or(1);
             Ok(Message::new(taken.key(), attempt, std::mem::take(&mut *body), Receipt(String::new())))
         };

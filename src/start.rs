@@ -16,6 +16,7 @@ use crate::{
         ConnectError, Connector, DbError, Session,
         catalog::{self, Table},
         examine::{self, Examined},
+        known_keys,
         migrations::{self, Migrated},
     },
     metrics::Metrics,
@@ -213,7 +214,7 @@ async fn prepare(
     }
     let Examined { mut findings, table, stored, .. } = examined;
     refuse_problems(&mut findings)?;
-    refuse_problems(&mut examine::claim_keys(&session, keys).await?)?;
+    refuse_problems(&mut known_keys::claim(&session, keys).await?)?;
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
@@ -232,7 +233,7 @@ async fn prepare(
 /// With the remedy for a login that may not.
 pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), StartError> {
     let migrated = async {
-        match migrations::migrate(session).await? {
+        match migrations::migrate(session, &migrations::BOTH).await? {
             Migrated::Created => tracing::info!("created the schema masq"),
             Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
             Migrated::Nothing => {}

@@ -110,14 +110,18 @@ fn table(files: &[FileStatus; 4]) -> String {
 
 fn description(file: &FileStatus) -> String {
     let mode = file.mode.map_or_else(|| "-   ".to_owned(), |mode| format!("{mode:04o}"));
-    let about = match (&file.problem, file.kid, file.fingerprint) {
+    let about = match (&file.problem, file.kid, file.fingerprints.as_slice()) {
         (Some(problem), ..) => format!("  {problem}"),
         (None, Some(kid), _) => format!("  key id {kid}"),
-        (None, None, Some(fingerprint)) => format!("  fingerprint {}", Hex(&fingerprint)),
-        (None, None, None) if file.mode.is_none() => "  not here, as it should be".to_owned(),
-        (None, None, None) => String::new(),
+        (None, None, []) if file.mode.is_none() => "  not here, as it should be".to_owned(),
+        (None, None, []) => String::new(),
+        (None, None, fingerprints) => format!("  fingerprint {}", listed(fingerprints).join(", ")),
     };
     mode + &about
+}
+
+fn listed(fingerprints: &[[u8; 32]]) -> Vec<String> {
+    fingerprints.iter().map(|fingerprint| Hex(fingerprint).to_string()).collect()
 }
 
 fn to_json(file: &FileStatus) -> serde_json::Value {
@@ -126,7 +130,7 @@ fn to_json(file: &FileStatus) -> serde_json::Value {
         "path": file.path,
         "mode": file.mode.map(|mode| format!("{mode:04o}")),
         "key_id": file.kid,
-        "fingerprint": file.fingerprint.map(|fingerprint| Hex(&fingerprint).to_string()),
+        "fingerprints": listed(&file.fingerprints),
         "problem": file.problem.as_ref().map(ToString::to_string),
     })
 }

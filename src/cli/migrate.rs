@@ -33,7 +33,8 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
     if args.print {
         let table = migrations::create_table(&config.table, &config.columns);
-        report::print(format!("BEGIN;\n{}\n{table}COMMIT;\n", migrations::sql(0)))?;
+        let schemas: String = migrations::BOTH.iter().map(|schema| schema.sql(0)).collect();
+        report::print(format!("BEGIN;\n{schemas}\n{table}COMMIT;\n"))?;
         return Ok(Exit::Done);
     }
     let connector = connect::connector(&config)?;

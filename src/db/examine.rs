@@ -1,12 +1,11 @@
-//! Asks PostgreSQL for what the judgements of [`crate::check`] are about. Nothing here changes anything, except
-//! [`claim_keys`], which only a start calls.
+//! Asks PostgreSQL for what the judgements of [`crate::check`] are about. Nothing here changes anything.
 
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     DbError, Session,
     catalog::{self, Table},
-    migrations,
+    known_keys, migrations,
 };
 use crate::{
     check::{self, Finding, Severity},
@@ -46,9 +45,9 @@ pub async fn examine(
     }
     let grants = missing_grants(session).await?;
     // Without them nothing more can be asked.
-    let schema_missing = grants.is_empty() && migrations::are_missing(session).await?;
+    let schema_missing = grants.is_empty() && migrations::are_missing(session, &migrations::BOTH).await?;
     if let Some(keys) = keys.filter(|_| grants.is_empty() && !schema_missing) {
-        findings.extend(other_keys(session, keys).await?);
+        findings.extend(known_keys::compare(session, keys).await?);
     }
     findings.extend(grants);
     let needs_migration = schema_missing || table.is_none();
@@ -66,7 +65,8 @@ const GRANTS: &str = "\
         UNION ALL
         SELECT format('%s ON masq.%s', needed.privilege, relname), has_table_privilege(c.oid, needed.privilege)
         FROM (VALUES ('migrations', 'SELECT'), ('ledger', 'INSERT'), ('ledger', 'SELECT'), ('dead_letters', 'INSERT'),
-                     ('epochs', 'INSERT'), ('key_checks', 'SELECT'), ('dedupe', 'INSERT'), ('dedupe', 'SELECT'),
+                     ('epoch_wraps', 'INSERT'), ('entries', 'INSERT'), ('key_checks', 'SELECT'),
+                     ('token_keys', 'SELECT'), ('recipients', 'SELECT'), ('dedupe', 'INSERT'), ('dedupe', 'SELECT'),
                      ('suspects', 'INSERT'), ('suspects', 'SELECT'), ('suspects', 'UPDATE'), ('suspects', 'DELETE'))
                 AS needed (name, privilege)
         JOIN pg_class c ON relname = needed.name
@@ -75,7 +75,7 @@ const GRANTS: &str = "\
         SELECT format('EXECUTE ON FUNCTION masq.%s(%s)', proname, pg_get_function_identity_arguments(oid)),
                has_function_privilege(oid, 'EXECUTE')
         FROM pg_proc
-        WHERE proname IN ('keep_partitions', 'make_partition', 'prune')
+        WHERE proname IN ('keep_partitions', 'make_partition', 'prune', 'keep_months', 'hold_key', 'close_epoch')
           AND pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'masq')
     ) AS needed (what, granted) WHERE NOT granted";
 
@@ -125,73 +125,4 @@ async fn missing_rights_to_create(session: &Session, config: &Config) -> Result<
         }
     }
     Ok(findings)
-}
-
-/// What a database knows keys by: a name and a value that says nothing of the key.
-fn key_checks(keys: &KeyRing) -> [(String, Vec<u8>, &'static str); 3] {
-    [
-        // The value knows the key id, so a key of another id is another key. Two of them are for a rotation to allow.
-        ("token".to_owned(), keys.token.check_value().to_vec(), "token.key"),
-        ("subject".to_owned(), keys.subject.check_value().to_vec(), "subject.key"),
-        ("recovery".to_owned(), keys.fingerprint().to_vec(), "recovery.pub"),
-    ]
-}
-
-/// Keys that are not those with which this database was written, or that it does not know and this login cannot note.
-async fn other_keys(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, DbError> {
-    let failed = |error| DbError::new("comparing the keys", &error);
-    let (mut findings, mut all_known) = (Vec::new(), true);
-    for (name, value, file) in key_checks(keys) {
-        let known = session
-            .query_typed("SELECT value FROM masq.key_checks WHERE name = $1", &[(&name, Type::TEXT)])
-            .await
-            .map_err(failed)?;
-        let Some(row) = known.first() else {
-            all_known = false;
-            continue;
-        };
-        let known: Vec<u8> = row.try_get(0).map_err(failed)?;
-        if known != value {
-            findings.push(Finding::refused(
-                "keys",
-                format!("{file} is not the key with which this database was written"),
-                "point --keys at the right directory; with other keys equal values would no longer be equal",
-            ));
-        }
-    }
-    if !all_known {
-        // Only the first worker needs it.
-        let grant = session.query_typed(NOTE_KEYS, &[]).await.map_err(failed)?;
-        if let Some(row) = grant.first() {
-            let what = "this login lacks INSERT ON masq.key_checks, with which the first worker notes its keys";
-            let remedy: &str = row.try_get(0).map_err(failed)?;
-            findings.push(Finding::new(Severity::Denied, "database", what, remedy));
-        }
-    }
-    Ok(findings)
-}
-
-const NOTE_KEYS: &str = "SELECT format('GRANT INSERT ON masq.key_checks TO %I', current_user) \
-     WHERE NOT has_table_privilege('masq.key_checks', 'INSERT')";
-
-/// Notes the keys in a database that has never seen any; afterwards only these write there.
-///
-/// # Errors
-/// If the database refuses.
-pub async fn claim_keys(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, DbError> {
-    let failed = |error| DbError::new("noting the keys", &error);
-    let (names, values): (Vec<String>, Vec<Vec<u8>>) =
-        key_checks(keys).into_iter().map(|(name, value, _)| (name, value)).unzip();
-    // Asked first: a login that may only read passes once the keys are known.
-    let known = "SELECT count(*) FROM masq.key_checks WHERE name = ANY ($1)";
-    let row = session.query_typed_one(known, &[(&names, Type::TEXT_ARRAY)]).await.map_err(failed)?;
-    let known: i64 = row.try_get(0).map_err(failed)?;
-    if usize::try_from(known) != Ok(names.len()) {
-        // All in one statement: of two workers with different keys one claims everything and the other nothing.
-        let insert = "INSERT INTO masq.key_checks (name, value) SELECT * FROM unnest($1::text[], $2::bytea[]) \
-                      ON CONFLICT DO NOTHING";
-        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&values, Type::BYTEA_ARRAY)];
-        session.execute_typed(insert, &parameters).await.map_err(failed)?;
-    }
-    other_keys(session, keys).await
 }

@@ -1,7 +1,9 @@
-//! The schema `masq` and the target table: which migrations there are, which a database has, and applying the rest.
+//! The schemas `masq` and `masq_slots` and the target table: which migrations there are, which a database has, and applying
+//! the rest.
 //!
 //! Plain SQL, forward only, all that are missing in one transaction under a lock, so that many workers may start at
-//! once. The target table is created if it is missing and otherwise never touched.
+//! once. The target table is created if it is missing and otherwise never touched. `masq_slots` lies in the same
+//! database unless `[vault] slots_url` names another.
 
 use tokio_postgres::types::{ToSql, Type};
 
@@ -11,63 +13,95 @@ use super::{
 };
 use crate::config::{Column, TableName};
 
-/// The migrations, in order. The number of one is its place here, from 1.
-const MIGRATIONS: [(&str, &str); 3] = [
-    ("ledger", include_str!("../../migrations/0001_ledger.sql")),
-    ("survival", include_str!("../../migrations/0002_survival.sql")),
-    ("operators", include_str!("../../migrations/0003_operators.sql")),
-];
+/// A schema and its migrations, in order. The number of one is its place here, from 1.
+pub struct Schema {
+    name: &'static str,
+    migrations: &'static [(&'static str, &'static str)],
+}
+
+/// What makes each message count once, the vault and the audit log.
+pub static MASQ: Schema = Schema {
+    name: "masq",
+    migrations: &[
+        ("ledger", include_str!("../../migrations/0001_ledger.sql")),
+        ("survival", include_str!("../../migrations/0002_survival.sql")),
+        ("operators", include_str!("../../migrations/0003_operators.sql")),
+        ("vault", include_str!("../../migrations/0004_vault.sql")),
+        ("audit", include_str!("../../migrations/0005_audit.sql")),
+    ],
+};
+
+/// The salts, deleting which erases a person.
+pub static SLOTS: Schema =
+    Schema { name: "masq_slots", migrations: &[("slots", include_str!("../../migrations/slots/0001_slots.sql"))] };
+
+/// Both, as they lie in one database.
+pub static BOTH: [&Schema; 2] = [&MASQ, &SLOTS];
 
 /// Keeps two migrations of one database apart: the ASCII letters of "masq".
 const LOCK: i64 = 0x6d61_7371;
 
-/// Before the first migration there is nowhere to note it.
-const PREPARE: &str = "CREATE SCHEMA IF NOT EXISTS masq;\n\
-     CREATE TABLE IF NOT EXISTS masq.migrations (\n  \
-       version    integer     PRIMARY KEY,\n  \
-       name       text        NOT NULL,\n  \
-       applied_at timestamptz NOT NULL DEFAULT now()\n);\n";
+impl Schema {
+    /// Before the first migration there is nowhere to note it.
+    fn prepare(&self) -> String {
+        let name = self.name;
+        format!(
+            "CREATE SCHEMA IF NOT EXISTS {name};\n\
+             CREATE TABLE IF NOT EXISTS {name}.migrations (\n  \
+               version    integer     PRIMARY KEY,\n  \
+               name       text        NOT NULL,\n  \
+               applied_at timestamptz NOT NULL DEFAULT now()\n);\n"
+        )
+    }
 
-/// How many of the migrations a database has.
-///
-/// # Errors
-/// If the database cannot say, or if it has been migrated by a newer masq than this one.
-pub async fn applied(session: &Session) -> Result<usize, DbError> {
-    let failed = |error| DbError::new("reading which migrations the database has", &error);
-    let there = session.query_typed_one("SELECT to_regclass('masq.migrations') IS NOT NULL", &[]).await;
-    if !there.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed)? {
-        return Ok(0);
+    /// How many of its migrations a database has.
+    ///
+    /// # Errors
+    /// If the database cannot say, or if it has been migrated by a newer masq than this one.
+    pub async fn applied(&self, session: &Session) -> Result<usize, DbError> {
+        let (name, known) = (self.name, self.migrations.len());
+        let failed = |error| DbError::new("reading which migrations the database has", &error);
+        let there = format!("SELECT to_regclass('{name}.migrations') IS NOT NULL");
+        let there = session.query_typed_one(&there, &[]).await;
+        if !there.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed)? {
+            return Ok(0);
+        }
+        let count = format!("SELECT count(*) FROM {name}.migrations");
+        let count: i64 = session.query_typed_one(&count, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
+        let count = usize::try_from(count).unwrap_or(0);
+        if count > known {
+            return Err(DbError::Misconfigured(format!(
+                "the schema {name} is at version {count}, and this masq knows {known} at most: use the newer masq"
+            )));
+        }
+        Ok(count)
     }
-    let row = session.query_typed_one("SELECT count(*) FROM masq.migrations", &[]).await.map_err(failed)?;
-    let count: i64 = row.try_get(0).map_err(failed)?;
-    let count = usize::try_from(count).unwrap_or(0);
-    if count > MIGRATIONS.len() {
-        return Err(DbError::Misconfigured(format!(
-            "the schema masq is at version {count}, and this masq knows {} at most: use the newer masq",
-            MIGRATIONS.len()
-        )));
+
+    /// The SQL that brings a database from so many of its migrations to all of them.
+    pub fn sql(&self, applied: usize) -> String {
+        let (name, migrations) = (self.name, self.migrations);
+        let mut sql = if applied < migrations.len() { self.prepare() } else { String::new() };
+        for (index, (title, migration)) in migrations.iter().enumerate().skip(applied) {
+            let version = index + 1;
+            sql.push_str(&format!(
+                "\n{migration}\nINSERT INTO {name}.migrations (version, name) VALUES ({version}, '{title}');\n"
+            ));
+        }
+        sql
     }
-    Ok(count)
 }
 
-/// Whether a database lacks migrations.
+/// Whether a database lacks migrations of these schemas.
 ///
 /// # Errors
-/// As [`applied`].
-pub async fn are_missing(session: &Session) -> Result<bool, DbError> {
-    Ok(applied(session).await? < MIGRATIONS.len())
-}
-
-/// The SQL that brings a database from so many migrations to all of them.
-pub fn sql(applied: usize) -> String {
-    let mut sql = if applied < MIGRATIONS.len() { PREPARE.to_owned() } else { String::new() };
-    for (index, (name, migration)) in MIGRATIONS.iter().enumerate().skip(applied) {
-        let version = index + 1;
-        sql.push_str(&format!(
-            "\n{migration}\nINSERT INTO masq.migrations (version, name) VALUES ({version}, '{name}');\n"
-        ));
+/// As [`Schema::applied`].
+pub async fn are_missing(session: &Session, schemas: &[&Schema]) -> Result<bool, DbError> {
+    for schema in schemas {
+        if schema.applied(session).await? < schema.migrations.len() {
+            return Ok(true);
+        }
     }
-    sql
+    Ok(false)
 }
 
 /// The SQL that creates the target table, unless it is there.
@@ -115,30 +149,33 @@ pub enum Migrated {
     Upgraded,
 }
 
-/// Applies what is missing.
+/// Applies what is missing of these schemas.
 ///
 /// # Errors
 /// If a statement fails, for example because the login may not create a schema. Nothing has changed then.
-pub async fn migrate(session: &mut Session) -> Result<Migrated, DbError> {
+pub async fn migrate(session: &Session, schemas: &[&Schema]) -> Result<Migrated, DbError> {
     let failed = |error| DbError::new("migrating the schema masq", &error);
-    let lock = session.transaction().await.map_err(failed)?;
-    lock.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await.map_err(failed)?;
-    // Asked under the lock: another worker may just have done it.
-    let there = lock.query_typed("SELECT to_regclass('masq.migrations')::text", &[]).await.map_err(failed)?;
-    let is_there = there.first().and_then(|row| row.get::<_, Option<String>>(0)).is_some();
-    let applied = if is_there {
-        let rows = lock.query_typed("SELECT version FROM masq.migrations", &[]).await.map_err(failed)?;
-        rows.len()
-    } else {
-        0
-    };
-    if applied < MIGRATIONS.len() {
-        lock.batch_execute(&sql(applied)).await.map_err(failed)?;
+    session.batch_execute("BEGIN").await.map_err(failed)?;
+    let migrated = apply(session, schemas).await;
+    let end = if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let ended = session.batch_execute(end).await.map_err(failed);
+    migrated.and_then(|migrated| ended.map(|()| migrated))
+}
+
+async fn apply(session: &Session, schemas: &[&Schema]) -> Result<Migrated, DbError> {
+    let failed = |error| DbError::new("migrating the schema masq", &error);
+    session.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await.map_err(failed)?;
+    let mut migrated = Migrated::Nothing;
+    for schema in schemas {
+        // Asked under the lock: another worker may just have done it.
+        let applied = schema.applied(session).await?;
+        if applied == schema.migrations.len() {
+            continue;
+        }
+        session.batch_execute(&schema.sql(applied)).await.map_err(failed)?;
+        if migrated == Migrated::Nothing {
+            migrated = if applied == 0 { Migrated::Created } else { Migrated::Upgraded };
+        }
     }
-    lock.commit().await.map_err(failed)?;
-    Ok(match applied {
-        0 => Migrated::Created,
-        _ if applied < MIGRATIONS.len() => Migrated::Upgraded,
-        _ => Migrated::Nothing,
-    })
+    Ok(migrated)
 }

@@ -10,6 +10,7 @@ pub mod conninfo;
 pub mod counts;
 pub mod examine;
 mod explain;
+pub mod known_keys;
 pub mod migrations;
 pub mod sqlstate;
 #[cfg(test)]

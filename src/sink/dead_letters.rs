@@ -19,15 +19,19 @@ const STATEMENT: usize = 1024 * 1024;
 
 /// Writes an epoch's header, unless it is there.
 pub async fn keep_epoch(client: &Client, header: &EpochHeader) -> Result<(), Error> {
-    const INSERT: &str = "INSERT INTO masq.epochs (id, started_at, recipient, wrapped) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT DO NOTHING";
+    const INSERT: &str = "WITH header AS (
+             INSERT INTO masq.epochs (id, started_at) VALUES ($1, $2) ON CONFLICT DO NOTHING
+         )
+         INSERT INTO masq.epoch_wraps (epoch, recipient, wrapped)
+         SELECT $1, wrap.* FROM unnest($3::bytea[], $4::bytea[]) AS wrap ON CONFLICT DO NOTHING";
     let started = ledger::time_of(header.started_at);
-    let recipient = header.recipient.as_slice();
+    let (recipients, wrapped): (Vec<&[u8]>, Vec<&[u8]>) =
+        header.wraps.iter().map(|wrap| (wrap.recipient.as_slice(), wrap.wrapped.as_slice())).unzip();
     let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
         (&header.id, Type::UUID),
         (&started, Type::TIMESTAMPTZ),
-        (&recipient, Type::BYTEA),
-        (&header.wrapped, Type::BYTEA),
+        (&recipients, Type::BYTEA_ARRAY),
+        (&wrapped, Type::BYTEA_ARRAY),
     ];
     client.execute_typed(INSERT, &parameters).await?;
     Ok(())

@@ -3,7 +3,7 @@
 //! [`take`] writes down who opens letters and why before it reads what is sealed; [`Taken::open`] needs the recovery key
 //! and no database. How letters get there, and out of there as rows, is the business of [`crate::sink`].
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use tokio_postgres::{
     Row,
@@ -13,13 +13,13 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    recovery::RecoveryKey,
-    seal::{self, EpochHeader, OpenEpoch, OpenError, SealedBody},
+    epochs::{self, Opener},
+    seal::{EpochHeader, OpenError, SealedBody},
 };
 use crate::{
     db::{DbError, Session},
     queue::Key,
-    sink::ledger::{KeyColumns, millis, time_of},
+    sink::ledger::{millis, time_of},
 };
 
 /// The dead letters of one reason.
@@ -91,7 +91,7 @@ pub struct Opening<'a> {
 /// A dead letter whose opening is on the record.
 pub struct Taken {
     key: Key,
-    header: EpochHeader,
+    header: Arc<EpochHeader>,
     sealed: SealedBody,
 }
 
@@ -236,47 +236,40 @@ fn letter(row: &Row) -> Result<Letter, tokio_postgres::Error> {
     })
 }
 
-/// Puts openings on the record, one a letter, and only then reads what is sealed. A letter that is no longer there is
-/// left out.
+/// Puts the opening of these letters on the record, and only then reads what is sealed. A letter that is no longer there
+/// is left out.
 ///
 /// # Errors
-/// If they cannot be recorded, or the letters not be read.
+/// If that cannot be recorded, or the letters not be read.
 pub async fn take(session: &Session, keys: &[Key], opening: Opening<'_>) -> Result<Vec<Taken>, DbError> {
-    let keys = KeyColumns::of(keys.iter().copied());
-    record(session, &keys, opening).await?;
-    const READ: &str = "SELECT d.sent_at, d.message_id, d.sealed, e.id, e.started_at, e.recipient, e.wrapped \
-                        FROM masq.dead_letters d JOIN masq.epochs e ON e.id = d.epoch \
-                        JOIN unnest($1::timestamptz[], $2::uuid[]) AS k (sent_at, message_id) \
-                        ON k.sent_at = d.sent_at AND k.message_id = d.message_id";
-    let rows = session.query_typed(READ, &keys.parameters()).await;
-    let rows = rows.map_err(|error| DbError::new("reading the sealed dead letters", &error))?;
-    rows.iter().map(taken).collect()
+    let request = record(session, keys, opening).await?;
+    const READ: &str = "SELECT sent_at, message_id, sealed, epoch FROM masq.fetch_letters($1)";
+    let failed = |error| DbError::new("reading the sealed dead letters", &error);
+    let rows = session.query_typed(READ, &[(&request, Type::INT8)]).await.map_err(failed)?;
+    let letters = rows.iter().map(sealed_letter).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let mut epochs: Vec<Uuid> = letters.iter().map(|(.., epoch)| *epoch).collect();
+    epochs.sort_unstable();
+    epochs.dedup();
+    let headers = epochs::headers(session, &epochs).await?;
+    let headers: HashMap<Uuid, Arc<EpochHeader>> =
+        headers.into_iter().map(|header| (header.id, Arc::new(header))).collect();
+    let taken = |(key, sealed, epoch)| Some(Taken { key, sealed, header: Arc::clone(headers.get(&epoch)?) });
+    Ok(letters.into_iter().filter_map(taken).collect())
 }
 
-fn taken(row: &Row) -> Result<Taken, DbError> {
-    let failed = |error| DbError::new("reading a sealed dead letter", &error);
-    let recipient: Vec<u8> = row.try_get(5).map_err(failed)?;
-    let header = EpochHeader {
-        id: row.try_get(3).map_err(failed)?,
-        started_at: row.try_get(4).map(millis).map_err(failed)?,
-        recipient: recipient.try_into().map_err(|_| {
-            let text = "the fingerprint in masq.epochs was changed: look for the epoch in a backup of the database";
-            DbError::Misconfigured(text.to_owned())
-        })?,
-        wrapped: row.try_get(6).map_err(failed)?,
-    };
-    let key = Key { sent_at: row.try_get(0).map(millis).map_err(failed)?, id: row.try_get(1).map_err(failed)? };
-    Ok(Taken { key, header, sealed: SealedBody(row.try_get(2).map_err(failed)?) })
+fn sealed_letter(row: &Row) -> Result<(Key, SealedBody, Uuid), tokio_postgres::Error> {
+    let key = Key { sent_at: row.try_get(0).map(millis)?, id: row.try_get(1)? };
+    Ok((key, SealedBody(row.try_get(2)?), row.try_get(3)?))
 }
 
-/// In no transaction, so that it is committed when this returns.
-async fn record(session: &Session, keys: &KeyColumns, opening: Opening<'_>) -> Result<(), DbError> {
-    const INSERT: &str = "INSERT INTO masq.openings (claimed, reason, sent_at, message_id) \
-                          SELECT $3, $4, k.* FROM unnest($1::timestamptz[], $2::uuid[]) AS k";
-    let [sent, ids] = keys.parameters();
-    let parameters = [sent, ids, (&opening.claimed as _, Type::TEXT), (&opening.reason as _, Type::TEXT)];
-    let recorded = session.execute_typed(INSERT, &parameters).await;
-    recorded.map(|_| ()).map_err(|error| DbError::new("recording the opening", &error))
+/// In no transaction, so that it is committed when this returns; the database gives nothing away before.
+async fn record(session: &Session, keys: &[Key], opening: Opening<'_>) -> Result<i64, DbError> {
+    let keys: Vec<Vec<u8>> =
+        keys.iter().map(|key| [&key.sent_at.to_be_bytes()[..], key.id.as_bytes()].concat()).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&opening.reason, Type::TEXT), (&opening.claimed, Type::TEXT), (&keys, Type::BYTEA_ARRAY)];
+    let recorded = session.query_typed_one("SELECT masq.request_open($1, $2, $3)", &parameters).await;
+    recorded.and_then(|row| row.try_get(0)).map_err(|error| DbError::new("recording the opening", &error))
 }
 
 impl Taken {
@@ -285,47 +278,16 @@ impl Taken {
         self.key
     }
 
-    /// SHA-256 of the recovery public key that it is sealed to.
-    pub fn recipient(&self) -> [u8; 32] {
-        self.header.recipient
+    /// SHA-256 of each recovery public key that it is sealed to.
+    pub fn recipients(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.header.wraps.iter().map(|wrap| wrap.recipient)
     }
 
     /// The body, byte for byte.
     ///
     /// # Errors
-    /// The key is not the one it is sealed to, or the sealed bytes were changed.
-    pub fn open(&self, key: &RecoveryKey) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        seal::open(key, &self.header, self.key, &self.sealed)
-    }
-}
-
-/// Epochs whose keys are kept open. More would open fewer of them twice, of letters that lie far apart.
-const EPOCHS: usize = 1_000;
-
-/// Opens many letters, the key of each epoch once.
-pub struct Opener<'a> {
-    key: &'a RecoveryKey,
-    epochs: HashMap<Uuid, OpenEpoch>,
-}
-
-impl<'a> Opener<'a> {
-    /// With this key.
-    pub fn new(key: &'a RecoveryKey) -> Self {
-        Self { key, epochs: HashMap::new() }
-    }
-
-    /// The body, byte for byte.
-    ///
-    /// # Errors
-    /// As [`Taken::open`].
-    pub fn open(&mut self, taken: &Taken) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        if let Some(epoch) = self.epochs.get(&taken.header.id) {
-            return epoch.open(taken.key, &taken.sealed);
-        }
-        if self.epochs.len() >= EPOCHS {
-            self.epochs.clear();
-        }
-        let epoch = OpenEpoch::new(self.key, &taken.header)?;
-        self.epochs.entry(taken.header.id).or_insert(epoch).open(taken.key, &taken.sealed)
+    /// The key is none of those that it is sealed to, or the sealed bytes were changed.
+    pub fn open(&self, opener: &mut Opener<'_>) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        opener.epoch(&self.header)?.open(self.key, &self.sealed)
     }
 }

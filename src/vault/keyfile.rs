@@ -166,6 +166,20 @@ pub fn render(kind: Kind, kid: NonZeroU8, key: &[u8]) -> Zeroizing<String> {
 /// Reads that text: the key id (1 for kinds that have none) and the key, of any length. `path` is for the complaint.
 /// Blank lines and comments may be anywhere.
 pub fn parse(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, Zeroizing<Vec<u8>>), KeyError> {
+    let (kid, mut keys) = parse_all(kind, path, text)?;
+    match (keys.pop(), keys.is_empty()) {
+        (Some(key), true) => Ok((kid, key)),
+        _ => Err(KeyError::Malformed { path: path.to_owned(), problem: "something follows the key" }),
+    }
+}
+
+/// Reads the text of [`Kind::RecoveryPublic`], which may hold several keys: one a line.
+pub fn parse_recipients(path: &Path, text: &[u8]) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyError> {
+    parse_all(Kind::RecoveryPublic, path, text).map(|(_, keys)| keys)
+}
+
+/// The key id and the keys, one at least.
+fn parse_all(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, Vec<Zeroizing<Vec<u8>>>), KeyError> {
     let malformed = |problem| KeyError::Malformed { path: path.to_owned(), problem };
     let text = std::str::from_utf8(text).map_err(|_| malformed("it is no text"))?;
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -177,12 +191,9 @@ pub fn parse(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, Zeroizi
         _ if id.is_empty() => NonZeroU8::MIN,
         _ => return Err(malformed("its first line names another kind")),
     };
-    let key = lines.next().ok_or_else(|| malformed("the key is missing"))?;
-    if lines.next().is_some() {
-        return Err(malformed("something follows the key"));
-    }
-    let bytes = Zeroizing::new(BASE64_STANDARD.decode(key).map_err(|_| malformed("the key is not base64"))?);
-    Ok((kid, bytes))
+    let key = |line| BASE64_STANDARD.decode(line).map(Zeroizing::new).map_err(|_| malformed("the key is not base64"));
+    let keys = lines.map(key).collect::<Result<Vec<_>, KeyError>>()?;
+    if keys.is_empty() { Err(malformed("the key is missing")) } else { Ok((kid, keys)) }
 }
 
 /// Reads the text of a kind whose key has 32 bytes, which is all but [`Kind::RecoveryPublic`].

@@ -15,7 +15,7 @@ pub use super::keyfile::{KeyError, Kind};
 use super::{
     identity, keyfile,
     recovery::{RecoveryKey, RecoveryPublic},
-    seal::{EpochKey, SubjectKey},
+    seal::{EpochKey, EpochSecret, SubjectKey, Wrap, header_digest},
     token::TokenRoot,
 };
 
@@ -28,8 +28,8 @@ pub struct KeyRing {
     pub token: TokenRoot,
     /// Of `subject.key`.
     pub subject: SubjectKey,
-    /// Of `recovery.pub`.
-    pub recovery: RecoveryPublic,
+    /// Of `recovery.pub`, one or more: to each of them every epoch is sealed.
+    pub recipients: Vec<RecoveryPublic>,
 }
 
 impl KeyRing {
@@ -38,11 +38,7 @@ impl KeyRing {
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
         let (kid, root) = secret(dir, Kind::Token)?;
         let (_, subject) = secret(dir, Kind::Subject)?;
-        Ok(Self {
-            token: TokenRoot::new(kid, &root),
-            subject: SubjectKey::new(&subject),
-            recovery: recovery_public(dir)?,
-        })
+        Ok(Self { token: TokenRoot::new(kid, &root), subject: SubjectKey::new(&subject), recipients: recipients(dir)? })
     }
 
     /// Keys of random bytes that stand in no file. Their tokens are nobody else's, and what they seal stays sealed.
@@ -50,18 +46,21 @@ impl KeyRing {
         Ok(Self {
             token: TokenRoot::new(NonZeroU8::MIN, &*random()?),
             subject: SubjectKey::new(&*random()?),
-            recovery: RecoveryKey::new(&*random()?).public(),
+            recipients: vec![RecoveryKey::new(&*random()?).public()],
         })
     }
 
-    /// SHA-256 of the recovery public key, as `masq keys status` shows it and epoch headers carry it.
-    pub fn fingerprint(&self) -> [u8; 32] {
-        self.recovery.fingerprint()
+    /// SHA-256 of each recovery public key, as `masq keys status` shows it and epoch headers carry it.
+    pub fn fingerprints(&self) -> Vec<[u8; 32]> {
+        self.recipients.iter().map(RecoveryPublic::fingerprint).collect()
     }
 
     /// Begins an epoch at `now_ms` (milliseconds since 1970-01-01 UTC) with fresh random bytes.
     pub fn new_epoch(&self, now_ms: i64) -> Result<EpochKey, KeyError> {
-        Ok(EpochKey::new(&self.recovery, now_ms, &random()?))
+        let secret = EpochSecret::new(&random()?);
+        let digest = header_digest(secret.id, now_ms);
+        let wraps = self.recipients.iter().map(|recipient| Ok(Wrap::new(recipient, &secret.key, &digest, &*random()?)));
+        Ok(EpochKey::new(&secret, now_ms, wraps.collect::<Result<_, KeyError>>()?))
     }
 }
 
@@ -106,8 +105,8 @@ pub struct FileStatus {
     pub mode: Option<u32>,
     /// Of a readable `token.key`.
     pub kid: Option<NonZeroU8>,
-    /// SHA-256 of a readable `recovery.pub`.
-    pub fingerprint: Option<[u8; 32]>,
+    /// SHA-256 of each key in a readable `recovery.pub`.
+    pub fingerprints: Vec<[u8; 32]>,
     /// Why it cannot be used. An absent `recovery.key` is no problem: a worker should not have it.
     pub problem: Option<KeyError>,
 }
@@ -117,7 +116,7 @@ pub fn status(dir: &Path) -> [FileStatus; 4] {
     KINDS.map(|kind| {
         let path = dir.join(kind.file());
         let mode = keyfile::mode(&path).ok();
-        let mut status = FileStatus { kind, path, mode, kid: None, fingerprint: None, problem: None };
+        let mut status = FileStatus { kind, path, mode, kid: None, fingerprints: Vec::new(), problem: None };
         status.problem = examine(dir, &mut status).err();
         status
     })
@@ -127,7 +126,9 @@ fn examine(dir: &Path, status: &mut FileStatus) -> Result<(), KeyError> {
     match (status.kind, status.mode) {
         (Kind::Token, _) => status.kid = Some(secret(dir, Kind::Token)?.0),
         (Kind::Subject, _) => drop(secret(dir, Kind::Subject)?),
-        (Kind::RecoveryPublic, _) => status.fingerprint = Some(recovery_public(dir)?.fingerprint()),
+        (Kind::RecoveryPublic, _) => {
+            status.fingerprints = recipients(dir)?.iter().map(RecoveryPublic::fingerprint).collect();
+        }
         (Kind::Recovery, Some(mode)) => keyfile::check_mode(Kind::Recovery, &status.path, mode)?,
         (Kind::Recovery, None) => {}
     }
@@ -139,11 +140,11 @@ fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), Ke
     keyfile::parse_secret(kind, &path, &text)
 }
 
-fn recovery_public(dir: &Path) -> Result<RecoveryPublic, KeyError> {
-    let kind = Kind::RecoveryPublic;
-    let (path, text) = read(dir, kind)?;
-    let (_, bytes) = keyfile::parse(kind, &path, &text)?;
-    RecoveryPublic::from_bytes(&bytes).ok_or(KeyError::Malformed { path, problem: "the key is no X-Wing public key" })
+fn recipients(dir: &Path) -> Result<Vec<RecoveryPublic>, KeyError> {
+    let (path, text) = read(dir, Kind::RecoveryPublic)?;
+    let malformed = || KeyError::Malformed { path: path.clone(), problem: "a key in it is no X-Wing public key" };
+    let keys = keyfile::parse_recipients(&path, &text)?;
+    keys.iter().map(|key| RecoveryPublic::from_bytes(key).ok_or_else(malformed)).collect()
 }
 
 /// A key file's path and text. One that is missing among others is lost: a database written with the rest refuses new keys.
@@ -211,7 +212,7 @@ mod tests {
         let dir = dir.path().join("a/keys");
         let created = create(&dir, Some("correct horse")).unwrap();
         let ring = loaded(&dir);
-        assert_eq!(ring.fingerprint(), created.fingerprint);
+        assert_eq!(ring.fingerprints(), [created.fingerprint]);
         assert_eq!(ring.token.kid(), created.kid);
 
         let mut epoch = ring.new_epoch(5).unwrap_or_else(|error| panic!("{error}"));
@@ -240,7 +241,7 @@ mod tests {
         let created = create(dir.path(), None).unwrap();
         fs::remove_file(&created.files[3]).unwrap();
         fs::create_dir(&created.files[3]).unwrap(); // opening this as a key would fail
-        assert_eq!(loaded(dir.path()).fingerprint(), created.fingerprint);
+        assert_eq!(loaded(dir.path()).fingerprints(), [created.fingerprint]);
     }
 
     #[test]
@@ -277,7 +278,7 @@ mod tests {
         let [token, subject, public, recovery] = status(dir.path());
         assert_eq!((token.mode, token.kid, token.problem.is_some()), (Some(0o400), NonZeroU8::new(1), false));
         assert!(matches!((subject.mode, subject.problem), (None, Some(KeyError::Lost { .. }))));
-        assert_eq!(public.fingerprint, Some(created.fingerprint));
+        assert_eq!(public.fingerprints, [created.fingerprint]);
         assert!(matches!((recovery.mode, recovery.problem), (Some(0o604), Some(KeyError::Exposed { .. }))));
         fs::remove_file(&created.files[3]).unwrap();
         assert!(status(dir.path())[3].problem.is_none());

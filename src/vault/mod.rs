@@ -12,6 +12,7 @@ pub mod seal;
 
 pub mod age;
 pub mod dead;
+pub mod epochs;
 pub mod identity;
 pub mod keyfile;
 pub mod keyring;

@@ -102,6 +102,14 @@ impl DomainKey {
         Ok(self.value(TYPE_TEXT, len, text.as_bytes()))
     }
 
+    /// The token of a value as it came; `None` if there is none for it, since it is no address or too long.
+    pub fn token(&self, kind: Kind, raw: &str) -> Option<Token> {
+        match kind {
+            Kind::Ip => canonical_ip(raw).map(|ip| self.ip(ip)),
+            Kind::Text => self.text(raw).ok(),
+        }
+    }
+
     fn value(&self, kind: u8, len: u16, bytes: &[u8]) -> Token {
         let [high, low] = len.to_be_bytes();
         let mut mac = self.mac.clone();
@@ -110,6 +118,23 @@ impl DomainKey {
         let mut token = [self.kid.get(); 32];
         token[1..].copy_from_slice(&mac.finalize().into_bytes()[..31]);
         Token(token)
+    }
+}
+
+/// What a value's token was made of: it is kept with the sealed value, so that the token can be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// An address.
+    Ip = b'i',
+    /// A text.
+    Text = b's',
+}
+
+impl Kind {
+    /// The kind of that byte.
+    pub fn of(byte: u8) -> Option<Self> {
+        [Self::Ip, Self::Text].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

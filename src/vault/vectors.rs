@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     recovery::RecoveryKey,
-    seal::{EpochKey, SealedBody, SubjectKey, open},
+    seal::{EpochKey, EpochSecret, SealedBody, SubjectKey, Wrap, header_digest, open},
     token::{TokenRoot, canonical_ip, hkdf, prefix, sha256},
 };
 use crate::queue::Key;
@@ -136,9 +136,13 @@ fn sealed_bodies() {
     let case: Epoch = load(include_str!("../../tests/data/vectors/sealed.json"));
     let recovery = RecoveryKey::new(&fixed(&case.recovery_key));
     assert_eq!(recovery.public().fingerprint(), fixed(&case.fingerprint));
-    let mut epoch = EpochKey::new(&recovery.public(), case.started_at, &Zeroizing::new(fixed(&case.random)));
+    let random = Zeroizing::new(fixed::<112>(&case.random));
+    let secret = EpochSecret::new(&Zeroizing::new(std::array::from_fn(|i| if i < 48 { random[i] } else { 0 })));
+    let digest = header_digest(secret.id, case.started_at);
+    let wrap = Wrap::new(&recovery.public(), &secret.key, &digest, &std::array::from_fn(|i| random[48 + i]));
+    let mut epoch = EpochKey::new(&secret, case.started_at, vec![wrap]);
     assert_eq!(epoch.header().id.to_string(), case.id);
-    assert_eq!(epoch.header().wrapped, unhex(&case.wrapped));
+    assert_eq!(epoch.header().wraps[0].wrapped, unhex(&case.wrapped));
     for body in case.bodies {
         let message = Key { sent_at: body.sent_at, id: body.message_id.parse::<Uuid>().unwrap() };
         let sealed = SealedBody(unhex(&body.sealed));

@@ -183,7 +183,8 @@ MILLISECONDS = "(extract(epoch FROM sent_at) * 1000)::bigint"
 LEDGER = f"""SELECT message_id, {MILLISECONDS}, outcome,
     (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint FROM masq.ledger"""
 LETTERS = f"SELECT message_id, {MILLISECONDS}, reason, receive_count, epoch, encode(sealed, 'hex') FROM masq.dead_letters"
-EPOCHS = """SELECT id, (extract(epoch FROM started_at) * 1000)::bigint, encode(wrapped, 'hex') FROM masq.epochs"""
+EPOCHS = """SELECT id, (extract(epoch FROM started_at) * 1000)::bigint, encode(wrapped, 'hex')
+    FROM masq.epochs JOIN masq.epoch_wraps ON epoch = id"""
 
 
 def read_database(evidence, database, keys):

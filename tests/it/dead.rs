@@ -51,7 +51,10 @@ fn show(database: &Database, keys: &Keys, id: &str, more: &[&str]) -> (i32, Vec<
 
 async fn openings(database: &Database) -> Vec<String> {
     database
-        .query("SELECT message_id, reason, login = current_user, claimed <> '' FROM masq.openings ORDER BY id")
+        .query(
+            "SELECT encode(substr(items[1], 9), 'hex')::uuid, reason, login = current_user, claimed <> '' \
+             FROM masq.audit WHERE action = 'open' ORDER BY seq",
+        )
         .await
 }
 
@@ -127,7 +130,7 @@ async fn another_recovery_key_opens_nothing_and_is_on_the_record() {
     let (code, out, said) = show(&database, &other, &id, &[]);
     assert_eq!((code, out.as_slice()), (78, &[][..]));
     for keys in [&keys, &other] {
-        let fingerprint: String = keys.load().fingerprint().iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint: String = keys.load().fingerprints()[0].iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(said.contains(&fingerprint), "{said}");
     }
     assert_eq!(openings(&database).await, [format!("{id}\tticket 4711\tt\tt")]);

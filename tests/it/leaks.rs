@@ -66,7 +66,7 @@ fn bodies() -> Vec<String> {
 async fn tables(url: &str) -> String {
     let session = connector(url).connect().await.unwrap();
     let mut all = String::new();
-    for table in ["user_logins", "masq.ledger", "masq.dead_letters", "masq.epochs", "masq.key_checks"] {
+    for table in ["user_logins", "masq.ledger", "masq.dead_letters", "masq.epochs", "masq.epoch_wraps", "masq.audit"] {
         for row in session.texts("looking", &format!("SELECT row_to_json(t)::text FROM {table} t")).await.unwrap() {
             all.push_str(row[0].as_deref().unwrap_or_default());
         }

@@ -6,7 +6,7 @@ use masq::{
     queue::Key,
     vault::{
         identity,
-        seal::{EpochHeader, SealedBody, open},
+        seal::{EpochHeader, SealedBody, Wrap, open},
     },
 };
 use uuid::Uuid;
@@ -143,7 +143,7 @@ async fn a_refused_row_among_hundreds_is_a_dead_letter_that_opens_to_the_exact_b
         .query_one(
             "SELECT id, (extract(epoch FROM started_at) * 1000)::bigint, recipient, wrapped, message_id, \
                     (extract(epoch FROM sent_at) * 1000)::bigint, sealed, subject_tag \
-             FROM masq.dead_letters JOIN masq.epochs ON id = epoch",
+             FROM masq.dead_letters JOIN masq.epochs ON id = epoch JOIN masq.epoch_wraps w ON w.epoch = id",
             &[],
         )
         .await
@@ -151,8 +151,7 @@ async fn a_refused_row_among_hundreds_is_a_dead_letter_that_opens_to_the_exact_b
     let header = EpochHeader {
         id: row.get(0),
         started_at: row.get(1),
-        recipient: row.get::<_, Vec<u8>>(2).try_into().unwrap(),
-        wrapped: row.get(3),
+        wraps: vec![Wrap { recipient: row.get::<_, Vec<u8>>(2).try_into().unwrap(), wrapped: row.get(3) }],
     };
     assert_eq!(key, Key { sent_at: row.get(5), id: row.get(4) });
     let recovery = identity::load(&scene.keys.path().join("recovery.key"), None).unwrap_or_else(|e| panic!("{e}"));

@@ -192,7 +192,8 @@ async fn what_the_configuration_has_learnt_becomes_rows_and_the_rest_stays() {
     let days = "SELECT count(*) FROM user_logins WHERE masked_ip IS NULL AND create_date = \
                 (SELECT min(sent_at AT TIME ZONE 'UTC')::date FROM masq.dead_letters)";
     assert_eq!(ward.query(days).await, ["3"]);
-    let openings = "SELECT count(*), count(DISTINCT message_id), min(reason) FROM masq.openings";
+    let openings =
+        "SELECT count(*), count(DISTINCT key), min(reason) FROM masq.audit, unnest(items) AS key WHERE action = 'open'";
     assert_eq!(ward.query(openings).await, ["8\t4\tticket 4711"]);
     let record = "SELECT letters, keyless, reason, login = current_user, claimed <> '' FROM masq.replays";
     assert_eq!(ward.query(record).await, ["3\t0\tticket 4711\tt\tt"]);
@@ -270,7 +271,9 @@ async fn a_letter_that_may_be_a_row_already_needs_force() {
     let (exit, stdout, said) = ward.replayed(&["--all"]).await;
     assert_eq!((exit, said.as_str()), (3, "2 became rows, 1 stay dead letters."));
     assert!(stdout.starts_with(&late.id.to_string()) && stdout.contains("may be a row already; --force"), "{stdout}");
-    let opened = ward.query("SELECT DISTINCT message_id FROM masq.openings").await;
+    let opened = ward
+        .query("SELECT encode(substr(key, 9), 'hex')::uuid FROM masq.audit, unnest(items) AS key WHERE action = 'open'")
+        .await;
     assert!(opened.contains(&forgotten.id.to_string()));
     assert!(!opened.contains(&late.id.to_string()), "what is not replayed is not opened");
     ward.assert_reconciled().await;
@@ -443,8 +446,8 @@ async fn purged_letters_are_gone_and_the_ledger_still_knows_their_messages() {
 
 /// Beyond what a worker needs: as SECURITY.md says it.
 const GRANTS: &str = "GRANT SELECT, UPDATE, DELETE ON masq.dead_letters TO operator; \
-    GRANT UPDATE ON masq.ledger TO operator; GRANT SELECT ON masq.epochs TO operator; \
-    GRANT INSERT ON masq.openings, masq.replays, masq.purges TO operator";
+    GRANT UPDATE ON masq.ledger TO operator; \
+    GRANT INSERT ON masq.replays, masq.purges TO operator";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_needs_no_more_rights_than_the_papers_say() {
@@ -453,7 +456,9 @@ async fn an_operator_needs_no_more_rights_than_the_papers_say() {
     let role = format!("operator_{}", Uuid::new_v4().simple());
     let grant = |grants: &str| grants.replace("operator", &role);
     let worker = "CREATE ROLE operator LOGIN; GRANT USAGE ON SCHEMA masq TO operator; GRANT INSERT ON user_logins TO operator; \
-        GRANT SELECT ON masq.migrations, masq.key_checks TO operator; GRANT SELECT, INSERT ON masq.ledger TO operator; \
+        GRANT SELECT ON masq.migrations, masq.key_checks, masq.token_keys, masq.recipients TO operator; \
+        GRANT USAGE ON SCHEMA masq_slots TO operator; GRANT SELECT ON masq_slots.migrations TO operator; \
+        GRANT INSERT ON masq.epoch_wraps, masq.entries TO operator; GRANT SELECT, INSERT ON masq.ledger TO operator; \
         GRANT INSERT ON masq.dead_letters, masq.epochs TO operator; \
         GRANT SELECT, INSERT, UPDATE, DELETE ON masq.suspects, masq.dedupe TO operator; \
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA masq TO operator";

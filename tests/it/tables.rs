@@ -23,6 +23,10 @@ async fn refusal(scene: &Scene, url: &str) -> String {
 const COLUMNS: &str = "user_id varchar(128), device_type varchar(32), masked_ip varchar(256), \
                        masked_device_id varchar(256), locale varchar(32), app_version varchar(32), create_date date";
 
+const KNOWN_KEYS: &str = "SELECT (SELECT count(*) FROM masq.key_checks) + (SELECT count(*) FROM masq.token_keys) + \
+    (SELECT count(*) FROM masq.recipients)";
+const FORGET_KEYS: &str = "DELETE FROM masq.key_checks; DELETE FROM masq.token_keys; DELETE FROM masq.recipients";
+
 #[tokio::test]
 async fn what_cannot_be_written_to_is_refused_with_its_remedy() {
     let with = |changed: &str, to: &str| format!("CREATE TABLE user_logins ({})", COLUMNS.replace(changed, to));
@@ -137,7 +141,7 @@ async fn other_keys_are_refused_before_they_write_anything() {
             format!("keys: {file} is not the key with which this database was written: point --keys at the right");
         assert!(said.contains(&line), "{said}");
     }
-    assert_eq!(scene.database.query("SELECT count(*) FROM masq.key_checks").await, ["3"]);
+    assert_eq!(scene.database.query(KNOWN_KEYS).await, ["3"]);
     scene.shared = ours;
     scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
 }
@@ -151,9 +155,9 @@ async fn many_starts_at_once_migrate_once_and_of_different_keys_one_wins() {
     }
     let each_once = "SELECT count(*) = count(DISTINCT version) AND count(*) = max(version) FROM masq.migrations";
     assert_eq!(scene.database.query(each_once).await, ["t"]);
-    assert_eq!(scene.database.query("SELECT count(*) FROM masq.key_checks").await, ["3"]);
+    assert_eq!(scene.database.query(KNOWN_KEYS).await, ["3"]);
 
-    scene.database.execute("DELETE FROM masq.key_checks").await;
+    scene.database.execute(FORGET_KEYS).await;
     let rivals: Vec<_> = (0..6).map(|_| crate::support::Keys::create()).collect();
     let rivals = rivals.iter().map(|keys| {
         let (scene, keys) = (&scene, keys.load());
@@ -182,7 +186,7 @@ async fn a_login_without_rights_is_told_what_to_do_and_one_with_the_rights_of_a_
     }
 
     scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
-    scene.database.execute("DELETE FROM masq.key_checks").await;
+    scene.database.execute(FORGET_KEYS).await;
     // Whether the keys are known can only be asked by a login that may look.
     for _ in ["look", "note the keys"] {
         let Err(StartError::Problems(findings)) = scene.start_as(&url).await else {

@@ -26,6 +26,7 @@ use crate::{
     logging::Escaping,
     vault::{
         dead::{self, Letter, Opening, Taken},
+        epochs::Opener,
         recovery::RecoveryKey,
         seal::OpenError,
     },
@@ -91,7 +92,7 @@ async fn show(args: Args, context: &Context) -> Result<Exit, Failure> {
     session.close().await;
     let taken = taken.ok_or_else(|| Failure::new(Exit::Usage, "the dead letter has just been purged"))?;
 
-    let body = taken.open(&key).map_err(|error| shut(&error, &taken, &key, &args.identity))?;
+    let body = taken.open(&mut Opener::new(&key)).map_err(|error| shut(&error, &taken, &key, &args.identity))?;
     if args.json {
         let mut json = letter_as_json(&letter);
         json["body_base64"] = BASE64_STANDARD.encode(&body).into();
@@ -138,7 +139,7 @@ fn shut(error: &OpenError, taken: &Taken, key: &RecoveryKey, identity: &Path) ->
     match error {
         OpenError::WrongKey { .. } => failure.hint(format!(
             "the letter is sealed to {}, and {} is {}; `masq keys status` shows the fingerprint of a recovery.pub",
-            Hex(&taken.recipient()),
+            taken.recipients().map(|recipient| Hex(&recipient).to_string()).collect::<Vec<_>>().join(" and "),
             identity.display(),
             Hex(&key.public().fingerprint()),
         )),

@@ -17,7 +17,7 @@ use masq::{
     vault::{
         keyring::KeyRing,
         recovery::RecoveryKey,
-        seal::{EpochKey, SubjectKey},
+        seal::{EpochKey, EpochSecret, SubjectKey, Wrap, header_digest},
         token::TokenRoot,
     },
 };
@@ -61,7 +61,7 @@ impl Ground {
         let keys = KeyRing {
             token: TokenRoot::new(NonZeroU8::new(KID).unwrap(), &TOKEN_ROOT),
             subject: SubjectKey::new(&[5; 32]),
-            recovery: recovery.public(),
+            recipients: vec![recovery.public()],
         };
         Self { configs, stored, keys: Arc::new(keys), recovery, tokens: Tokens::new() }
     }
@@ -130,11 +130,15 @@ impl Process {
         let mut intake = Intake::new(self.visibility, room.clone(), false);
         intake.suspect_from = suspect_from(self.max_receive_count);
         let worker = |_| {
-            let mut random = Zeroizing::new([0; 112]);
-            random.fill_with(|| u8::try_from(self.database.world.below(256)).unwrap());
+            let byte = || u8::try_from(self.database.world.below(256)).unwrap();
+            let secret = EpochSecret::new(&Zeroizing::new(std::array::from_fn(|_| byte())));
+            let encapsulation = std::array::from_fn(|_| byte());
             // Some have had their time, so that the first batch begins another.
             let age = if self.database.world.below(8) == 0 { OVER } else { 0 };
-            let epoch = EpochKey::new(&keys.recovery, now_ms() - age, &random);
+            let started_at = now_ms() - age;
+            let digest = header_digest(secret.id, started_at);
+            let wrap = Wrap::new(&keys.recipients[0], &secret.key, &digest, &encapsulation);
+            let epoch = EpochKey::new(&secret, started_at, vec![wrap]);
             Worker {
                 queue: self.queue.of_process(self.number),
                 sink: SimSink::new(self.number, &self.database),
