@@ -33,7 +33,23 @@ pub(super) fn columns(
         }
         columns.extend(draft.column(accept_reversible_masks));
     }
+    check_vault(written, &columns, complaints);
     columns
+}
+
+/// What belongs to nobody could not be erased.
+fn check_vault(written: &[Entry], columns: &[Column], complaints: &mut Complaints) {
+    if columns.iter().any(|column| column.subject && column.required) {
+        return;
+    }
+    for column in columns.iter().filter(|column| column.vault && matches!(column.mask, Some(Mask::Hmac { .. }))) {
+        let place = written.iter().find(|entry| entry.key == column.name).map(|entry| &entry.place);
+        let message = "= true needs a column with subject = true and required = true, so that it can be erased";
+        complaints.add(
+            place.expect("columns are made of these"),
+            format!("{} {message}", Scope::Column(&column.name).key("vault")),
+        );
+    }
 }
 
 /// A column whose keys have been read, each by itself.
@@ -91,6 +107,7 @@ impl<'a> Draft<'a> {
             column_type: column_type?,
             meaning: meaning?,
             mask,
+            vault: self.values.flag("vault"),
             required: self.values.flag("required"),
             subject: self.values.flag("subject"),
             default,
@@ -230,8 +247,8 @@ impl<'a> Draft<'a> {
     }
 
     fn check_flags(&mut self, meaning: Option<Meaning>) {
-        if self.values.flag("vault") {
-            self.complain("vault", "= true is not in this version, which has no vault; remove it");
+        if self.values.flag("vault") && self.values.text("mask") != Some("hmac") {
+            self.complain("vault", "= true is for mask = \"hmac\" alone: only a token leads back to its value");
         }
         if self.values.flag("required") && self.values.place("default").is_some() {
             self.complain("default", "is never used, since the column is required; remove one of the two");

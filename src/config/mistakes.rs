@@ -182,8 +182,12 @@ fn masks_that_do_not_go_with_the_rest() {
             "column \"x\": domain must not hold a NUL character",
         ),
         (
-            "from = 'a', type = 'text', mask = 'hmac', vault = true",
-            "column \"x\": vault = true is not in this version, which has no vault; remove it",
+            "from = 'a', type = 'text', mask = 'redact', vault = true",
+            "column \"x\": vault = true is for mask = \"hmac\" alone: only a token leads back to its value",
+        ),
+        (
+            "from = 'a', type = 'text', mask = 'hmac', subject = true, vault = true",
+            "column \"x\": vault = true needs a column with subject = true and required = true, so that it can be erased",
         ),
     ]);
 }

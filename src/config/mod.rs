@@ -15,6 +15,7 @@ pub mod raw;
 pub mod schema;
 pub mod settings;
 pub mod template;
+mod vault;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -22,6 +23,7 @@ pub use complaint::{Complaint, Complaints, Place};
 pub use dedupe::Dedupe;
 pub use path::Path;
 pub use template::template;
+pub use vault::{AuditConfig, DeadLettersConfig, VaultConfig};
 
 use kind::Checked;
 use layers::{Layers, Values};
@@ -69,6 +71,12 @@ pub struct Config {
     pub keys: KeysConfig,
     /// `[ledger]`
     pub ledger: LedgerConfig,
+    /// `[vault]`
+    pub vault: VaultConfig,
+    /// `[dead_letters]`
+    pub dead_letters: DeadLettersConfig,
+    /// `[audit]`
+    pub audit: AuditConfig,
     /// `[http]`
     pub http: HttpConfig,
     /// `[table]`
@@ -108,6 +116,9 @@ impl Config {
             database: DatabaseConfig::build(&layers.section("database")),
             keys: KeysConfig { dir: layers.section("keys").text("dir").map(PathBuf::from) },
             ledger: LedgerConfig::build(&layers.section("ledger")),
+            vault: VaultConfig::build(&layers.section("vault")),
+            dead_letters: DeadLettersConfig::build(&layers.section("dead_letters")),
+            audit: AuditConfig::build(&layers.section("audit")),
             // Checked to be an address or the word "off".
             http: HttpConfig { listen: given(layers.section("http").text("listen")).parse().ok() },
             table: TableName::build(&layers.section("table")),
@@ -298,6 +309,8 @@ pub struct Column {
     pub meaning: Meaning,
     /// How it is masked.
     pub mask: Option<Mask>,
+    /// Whether the original is sealed for recovery; only with [`Mask::Hmac`] and a required subject.
+    pub vault: bool,
     /// Missing, null and empty are dead letters.
     pub required: bool,
     /// This field names the person whom the message is about. At most one column.

@@ -109,6 +109,49 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "vault",
+        about: "The sealed originals of masked values, and who may have how many of them revealed.",
+        settings: &[
+            setting("slots_url", Kind::Text, "The database with the slots; left out, they are where the rows are."),
+            setting("slots_password_file", Kind::Text, "A file whose first line is the password for it."),
+            setting(
+                "retention",
+                Kind::Duration(DAY, 36500 * DAY),
+                "How long a sealed value is kept; left out, until its person is erased.",
+            ),
+            setting(
+                "backup_retention",
+                Kind::Duration(0, 36500 * DAY),
+                "How long backups of the database with the slots are kept: so long an erasure takes to be complete.",
+            ),
+            setting("erasures", Kind::Text, "The file to which erasures are appended, to be replayed after a restore."),
+            setting(
+                "approve_above",
+                Kind::Integer(0, 1_000_000),
+                "A request for more tokens than this needs a second login's approval; set by `masq migrate`.",
+            ),
+            setting(
+                "daily_quota",
+                Kind::Integer(0, 1_000_000_000),
+                "Tokens that a login may have revealed on one UTC day; set by `masq migrate`.",
+            ),
+        ],
+    },
+    Section {
+        name: "dead_letters",
+        about: "The sealed bodies of messages that could not become rows.",
+        settings: &[setting(
+            "retention",
+            Kind::Duration(DAY, 36500 * DAY),
+            "How long one is kept; left out, until somebody purges it.",
+        )],
+    },
+    Section {
+        name: "audit",
+        about: "The record of who looked at what, and why.",
+        settings: &[setting("checkpoints", Kind::Text, "The file to which signed checkpoints are appended.")],
+    },
+    Section {
         name: "http",
         about: "The pages for health checks and metrics.",
         settings: &[setting("listen", Kind::Listen, "The address and port of these pages, or \"off\".")],
@@ -149,7 +192,7 @@ pub const COLUMN: &[Setting] = &[
         Kind::Word(&["dead_letter", "null"]),
         "What becomes of a value that is not what it should be; \"dead_letter\" if left out.",
     ),
-    setting("vault", Kind::Flag, "Not in this version, so only false."),
+    setting("vault", Kind::Flag, "Also seals the original for recovery; false if left out."),
 ];
 
 const fn setting(key: &'static str, kind: Kind, about: &'static str) -> Setting {
