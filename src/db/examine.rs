@@ -62,6 +62,9 @@ pub async fn examine(
     Ok(Examined { findings, table, stored, needs_migration })
 }
 
+/// Rights that are named when several are missing. One role has them all, so more names would help nobody.
+const SHOWN: usize = 4;
+
 /// What a worker needs and this login lacks, in the words of GRANT: what `migrations/roles/` gives to masq_writer. By the
 /// catalogue's numbers, since a name in a schema that one may not use is an error. What is not there yet is not asked for.
 const GRANTS: &str = "\
@@ -81,7 +84,7 @@ const GRANTS: &str = "\
              ('masq.keep_partitions'), ('masq.make_partition'), ('masq.prune'), ('masq.ledger_oldest'),
              ('masq.keep_months'), ('masq.hold_key'), ('masq.close_epoch'), ('masq.note_target'),
              ('masq_slots.keep_months'))
-    SELECT string_agg(what, ', ') FROM (
+    SELECT array_agg(what) FROM (
         SELECT format('USAGE ON SCHEMA %s', nspname), has_schema_privilege(oid, 'USAGE') FROM schemas
         UNION ALL
         SELECT format('%s%s ON %s', privilege, ' (' || array_to_string(columns::text[], ', ') || ')', name),
@@ -99,8 +102,14 @@ const GRANTS: &str = "\
 async fn missing_grants(session: &Session) -> Result<Option<Finding>, DbError> {
     let failed = |error| DbError::new("reading this login's permissions", &error);
     let row = session.query_typed_one(GRANTS, &[]).await.map_err(failed)?;
-    let lacking: Option<&str> = row.try_get(0).map_err(failed)?;
-    Ok(lacking.map(|what| Finding::new(Severity::Denied, "database", format!("this login lacks {what}"), "")))
+    let lacking: Option<Vec<String>> = row.try_get(0).map_err(failed)?;
+    Ok(lacking.map(|lacking| {
+        let mut what = lacking[..lacking.len().min(SHOWN)].join(", ");
+        if lacking.len() > SHOWN {
+            what.push_str(&format!(" and {} more", lacking.len() - SHOWN));
+        }
+        Finding::new(Severity::Denied, "database", format!("this login lacks {what}"), "")
+    }))
 }
 
 /// Whether the schema masq is there or may be made; the same of the table, which is NULL where its schema is missing.

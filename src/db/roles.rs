@@ -130,7 +130,7 @@ async fn obstacles(session: &Session, query: &str) -> Result<Vec<Finding>, DbErr
 ///
 /// masq_owner erases and re-keys. A serial column's default takes a right to its sequence, an identity column none.
 const LACKING: &str = "\
-    WITH target AS (SELECT c.oid, relowner, relacl, c.oid::regclass::text AS name, nspname, nspowner, n.oid AS schema
+    WITH target AS (SELECT c.oid, relowner, format('%I.%I', nspname, relname) AS name, nspname, nspowner, n.oid AS schema
                     FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = $1),
          users AS (SELECT rolname FROM pg_roles
                    WHERE rolname IN ('masq_owner', 'masq_writer', 'masq_operator', 'masq_analyst')),
@@ -148,7 +148,7 @@ const LACKING: &str = "\
              SELECT format('GRANT %s ON %s TO %s', string_agg(privilege, ', '), name, role), relowner FROM target, wanted
              WHERE NOT has_table_privilege(role, target.oid, privilege) GROUP BY name, role, relowner
              UNION ALL
-             SELECT format('GRANT USAGE ON SEQUENCE %s TO masq_writer, masq_operator', d.objid::regclass), relowner
+             SELECT format('GRANT USAGE ON SEQUENCE %s TO masq_writer, masq_operator', d.objid::regclass), target.relowner
              FROM target JOIN pg_depend d ON d.refobjid = target.oid AND d.refclassid = 'pg_class'::regclass
              JOIN pg_class s ON s.oid = d.objid AND d.classid = 'pg_class'::regclass
              WHERE d.deptype = 'a' AND s.relkind = 'S'
@@ -201,9 +201,11 @@ pub async fn remedy(session: &Session) -> Result<String, DbError> {
     let (me, writes): (&str, bool) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
     Ok(match (are_there(session).await?, writes) {
         (true, false) => format!("GRANT masq_writer TO {me}"),
-        (true, true) => "run `masq migrate` with the login that made the schema masq: this one is a masq_writer, and those \
+        (true, true) => {
+            "run `masq migrate` with the login that made the schema masq: this one is a masq_writer, and those \
                          have less than this version needs"
-            .to_owned(),
+                .to_owned()
+        }
         (false, _) => format!(
             "run `masq migrate --roles` with the login that made the schema masq, then GRANT masq_writer TO {me}"
         ),
