@@ -12,12 +12,7 @@ use super::{
     report::{self, Failure},
     sources::{DatabaseSource, Sources},
 };
-use crate::{
-    check::{self, Finding, Severity},
-    config::Config,
-    db::{Session, catalog, migrations, roles},
-    start,
-};
+use crate::{setup, start};
 
 /// Create or upgrade the schema masq and, if it is missing, the target table
 ///
@@ -27,7 +22,7 @@ pub(super) struct Args {
     #[command(flatten)]
     database: DatabaseSource,
     /// Make the roles masq_writer, masq_operator, masq_analyst, masq_revealer, masq_eraser and masq_auditor too, and give
-    /// each what it needs and no more. Once they are there, every migration keeps them right
+    /// each what it needs and no more; once they are there, every migration keeps them right
     #[arg(long)]
     roles: bool,
     /// Print the SQL for an empty database and change nothing
@@ -38,48 +33,21 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
     if args.print {
-        report::print(sql(&config, args.roles))?;
+        report::print(setup::sql(&config, args.roles))?;
         return Ok(Exit::Done);
     }
-    let connector = connect::connector(&config)?;
-    let mut session = start::connect(&connector, Instant::now() + Duration::from_secs(10)).await?;
-    start::migrate(&mut session, &config).await?;
-    let mut findings = if args.roles { roles::apply(&session, &migrations::BOTH).await? } else { Vec::new() };
-    findings.extend(table(&session, &config).await?);
+    let (connector, slots) = (connect::connector(&config)?, connect::slots(&config)?);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut session = start::connect(&connector, deadline).await?;
+    let mut findings = setup::database(&mut session, &config, args.roles).await?;
     session.close().await;
+    if let Some(slots) = slots {
+        findings.extend(setup::slots(&slots, deadline, args.roles).await?);
+    }
     start::refuse_problems(&mut findings)?;
     context.say("The schema masq and the target table are up to date.");
     if args.roles {
-        context.say("The roles are there. GRANT masq_writer TO the worker's login; SECURITY.md says what each may.");
+        context.say("The roles are there: GRANT masq_writer TO the workers' login. SECURITY.md says what each may.");
     }
     Ok(Exit::Done)
-}
-
-/// What does not fit in the table, or its roles cannot be given.
-async fn table(session: &Session, config: &Config) -> Result<Vec<Finding>, Failure> {
-    let Some(table) = catalog::table(session, &config.table).await? else { return Ok(Vec::new()) };
-    let (mut findings, _) = check::table(config, &table, false);
-    // The login that migrates need not be the one that writes.
-    findings.retain(|finding| finding.severity != Severity::Denied);
-    if findings.is_empty() && roles::are_there(session).await? {
-        findings.extend(roles::grant_target(session, &table, &columns(config)).await?);
-    }
-    Ok(findings)
-}
-
-fn columns(config: &Config) -> Vec<&str> {
-    config.columns.iter().map(|column| column.name.as_str()).collect()
-}
-
-/// What makes an empty database ready, the roles in a transaction before.
-fn sql(config: &Config, roles: bool) -> String {
-    let table = migrations::create_table(&config.table, &config.columns);
-    let schemas: String = migrations::BOTH.iter().map(|schema| schema.sql(0)).collect();
-    let (create, grants) = if roles {
-        let target = roles::target_sql(&catalog::quote_table(&config.table), &columns(config));
-        (roles::CREATE, format!("\n{}\n{target}", roles::sql(&migrations::BOTH)))
-    } else {
-        ("", String::new())
-    };
-    format!("{create}BEGIN;\n{schemas}\n{table}{grants}COMMIT;\n")
 }

@@ -189,6 +189,7 @@ async fn a_plan_that_has_gone_stale_is_made_anew() {
         .database
         .execute(
             "CREATE TABLE sessions (pid int); CREATE TABLE other (n int); \
+             GRANT INSERT ON sessions TO worker; GRANT SELECT ON other TO worker; \
              CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF NOT EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'look') THEN \
                EXECUTE 'PREPARE look AS SELECT * FROM other'; END IF; \

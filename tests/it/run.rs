@@ -206,7 +206,6 @@ async fn two_workers_on_one_queue_whose_messages_come_again_after_two_seconds() 
     let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     let (_server, queue, url) = local_queue(MESSAGES, Duration::from_secs(2)).await;
     // A batch takes longer than its messages stay hidden.
-    database.execute(OFFICIAL_TABLE).await;
     database
         .execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \

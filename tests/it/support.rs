@@ -16,14 +16,15 @@ use std::{
 
 use masq::{
     config::{Config, Sources},
-    db::{Connector, Session, Timeouts, catalog, conninfo::Conninfo, migrations, roles},
+    db::{Connector, Session, Timeouts, conninfo::Conninfo, migrations, roles},
     local::{
         postgres::{Options, PrivatePostgres},
         scratch::Scratch,
     },
     metrics::Metrics,
     pipeline::Status,
-    start::{self, Shared},
+    setup,
+    start::Shared,
     vault::keyring::{self, KeyRing},
 };
 use tempfile::TempDir;
@@ -101,11 +102,13 @@ impl Database {
     pub async fn ready() -> Self {
         static TEMPLATE: OnceCell<()> = OnceCell::const_new();
         const NAME: &str = "masq_template";
+        const SCHEMAS: [&migrations::Schema; 2] = [&migrations::MASQ, &migrations::SLOTS];
         let server = &cluster().await.server;
         let template = async || {
             session(&server.conninfo()).await.batch_execute(&format!("CREATE DATABASE {NAME}")).await.unwrap();
             let session = session(&in_database(&server.conninfo(), NAME)).await;
-            schemas(&session).await;
+            migrations::migrate(&session, &SCHEMAS).await.unwrap();
+            assert_eq!(roles::apply(&session, &SCHEMAS).await.unwrap(), []);
             // Of a database that somebody is in there are no copies.
             session.close().await;
         };
@@ -134,13 +137,8 @@ impl Database {
     /// Does what `masq migrate --roles` does as the owner; afterwards the [`LOGINS`] are there.
     pub async fn prepare(&self, config: &Config) {
         let mut session = self.session().await;
-        start::migrate(&mut session, config).await.unwrap_or_else(|error| panic!("{error}"));
-        if !roles::are_there(&session).await.unwrap() {
-            schemas(&session).await;
-        }
-        let table = catalog::table(&session, &config.table).await.unwrap().unwrap();
-        let columns: Vec<&str> = config.columns.iter().map(|column| column.name.as_str()).collect();
-        assert_eq!(roles::grant_target(&session, &table, &columns).await.unwrap(), []);
+        assert_eq!(setup::database(&mut session, config, true).await.unwrap_or_else(|error| panic!("{error}")), []);
+        logins(&session).await;
         session.close().await;
     }
 
@@ -205,13 +203,6 @@ impl Database {
 /// The address of another database of the same server.
 fn in_database(url: &str, name: &str) -> String {
     format!("{}/{name}", url.strip_suffix("/postgres").unwrap())
-}
-
-/// The schemas with their roles.
-async fn schemas(session: &Session) {
-    migrations::migrate(session, &migrations::BOTH).await.unwrap();
-    assert_eq!(roles::apply(session, &migrations::BOTH).await.unwrap(), []);
-    logins(session).await;
 }
 
 /// The [`LOGINS`], unless the cluster has them already.
