@@ -53,13 +53,13 @@ pub async fn end(session: &Session) -> Result<(), DbError> {
     session.batch_execute("COMMIT").await.map_err(failed)
 }
 
-/// How many entries there are, as the database says.
+/// Whether this database has an audit log: without the schema `masq`, and in one of an older masq, it cannot.
 ///
 /// # Errors
-/// If it cannot say.
-pub async fn count(session: &Session) -> Result<u64, DbError> {
-    let row = session.query_typed_one("SELECT coalesce(max(seq), 0) FROM masq.audit", &[]).await;
-    row.and_then(|row| row.try_get::<_, i64>(0)).map(|count| count.max(0).unsigned_abs()).map_err(failed)
+/// If the database cannot say.
+pub async fn is_kept(session: &Session) -> Result<bool, DbError> {
+    const KEPT: &str = "SELECT to_regclass('masq.audit') IS NOT NULL AND to_regproc('masq.tip') IS NOT NULL";
+    session.query_typed_one(KEPT, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)
 }
 
 /// Reads entries in the order of their numbers.

@@ -15,7 +15,8 @@ use super::{
 };
 
 /// Requests that must be answered, and by what. Whatever else is asked for leaves no second entry.
-const ANSWERED_BY: [(&str, &str); 1] = [("reveal", "revealed")];
+const ANSWERED_BY: [(&str, &str); 4] =
+    [("reveal", "revealed"), ("forget", "forgotten"), ("replay", "replayed"), ("rotate", "rotated")];
 
 /// How many unanswered requests a note names.
 const EXAMPLES: usize = 10;
@@ -62,8 +63,8 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Begins, with checkpoints whose signatures are good.
-    pub fn new(mut checkpoints: Vec<Checkpoint>) -> Self {
+    /// Begins, with checkpoints whose signatures are good, and what was found of the others.
+    pub fn new(mut checkpoints: Vec<Checkpoint>, findings: Findings) -> Self {
         checkpoints.sort_unstable_by_key(|checkpoint| std::cmp::Reverse(checkpoint.size));
         let mut audit = Self {
             tree: Tree::default(),
@@ -75,7 +76,7 @@ impl Audit {
             agreed: None,
             unanswered: BTreeSet::new(),
             epochs: Epochs::default(),
-            findings: Findings::default(),
+            findings,
         };
         audit.compare();
         audit
