@@ -15,6 +15,7 @@ mod signals;
 mod sources;
 mod watch;
 
+mod audit;
 mod check;
 mod dead;
 mod demo;
@@ -63,6 +64,7 @@ enum Command {
     Migrate(migrate::Args),
     Keys(keys::Args),
     Dead(dead::Args),
+    Audit(audit::Args),
     Reconcile(reconcile::Args),
     Queue(queue::Args),
     Schema(schema::Args),
@@ -80,6 +82,7 @@ impl Command {
             Self::Migrate(args) => Box::pin(migrate::run(args, context)).await,
             Self::Keys(args) => keys::run(&args, context).await,
             Self::Dead(args) => Box::pin(dead::run(args, context)).await,
+            Self::Audit(args) => Box::pin(audit::run(args, context)).await,
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),
