@@ -87,7 +87,7 @@ impl Loaded {
 pub struct Judge<'a> {
     /// Finds whom a refused message concerns.
     pub decoder: &'a Decoder,
-    /// Seals refused messages.
+    /// EpochSource refused messages.
     pub masker: &'a mut Masker,
     /// Where troubles are shown.
     pub status: &'a Status,

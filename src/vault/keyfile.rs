@@ -66,7 +66,7 @@ impl Kind {
                  # Stolen: whoever has it and the dead letters can try out names.\n"
             }
             Self::RecoveryPublic => {
-                "# Seals what only the recovery key opens. No secret.\n\
+                "# EpochSource what only the recovery key opens. No secret.\n\
                  # Needed by every masq worker.\n\
                  # Lost: the recovery key contains it.\n\
                  # Replaced by somebody else's: they read what is sealed from then on, and you do not.\n"
@@ -151,6 +151,17 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// Say where KMS is asked for it.
+    #[error("{} is opened by the KMS key {arn} alone, and this command does not ask KMS", path.display())]
+    Wrapped {
+        /// The file.
+        path: PathBuf,
+        /// The key that opens it.
+        arn: String,
+    },
+    /// What KMS says.
+    #[error(transparent)]
+    Kms(#[from] super::kms::KmsError),
     /// Look at the system.
     #[error("the operating system gives no random bytes: look at its kernel and at what the container may do")]
     NoRandomness,

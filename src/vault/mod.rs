@@ -2,7 +2,7 @@
 //!
 //! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
 //! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase
-//! protects them as [`age`] does it. [`dead`] is the way to a sealed body in the database, on the record; [`purge`] its
+//! protects them as [`age`] does it. [`kms`] stands in for some of them, beside key files behind [`backend`]. [`dead`] is the way to a sealed body in the database, on the record; [`purge`] its
 //! end.
 
 pub mod token;
@@ -11,11 +11,13 @@ pub mod recovery;
 pub mod seal;
 
 pub mod age;
+pub mod backend;
 pub mod dead;
 pub mod epochs;
 pub mod identity;
 pub mod keyfile;
 pub mod keyring;
+pub mod kms;
 pub mod purge;
 
 #[cfg(test)]

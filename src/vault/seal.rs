@@ -16,7 +16,8 @@
 //!              aad = masq/entry/v1 | epoch id | subject tag | token | field
 //!              plaintext = 0x69 for an address, 0x73 for a text | the value as it came | 0x80 | zeros as above
 //! ```
-//! Numbers are big-endian. The first byte is the format's version.
+//! Numbers are big-endian. The first byte is the format's version. A wrapped key that begins with 0x02 is AWS KMS's: see
+//! [`super::kms::epochs`].
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use hkdf::Hkdf;
@@ -32,8 +33,10 @@ use super::{
 };
 use crate::queue::Key;
 
-/// The only version there is, of the wrapped key, of the sealed body and of the sealed value.
+/// The version of a key wrapped for a recovery key, of the sealed body and of the sealed value.
 const FORMAT: u8 = 0x01;
+/// Of a wrapped key that AWS KMS opens, and no recovery key.
+pub(super) const KMS_FORMAT: u8 = 0x02;
 const DEAD_LETTER: &[u8; 19] = b"masq/dead-letter/v1";
 const ENTRY: &[u8; 13] = b"masq/entry/v1";
 const NONCE: usize = 12;
@@ -64,7 +67,7 @@ pub struct Wrap {
 }
 
 impl Wrap {
-    /// Seals an epoch's key. `digest`: [`header_digest`]; the random bytes are used for this once.
+    /// EpochSource an epoch's key. `digest`: [`header_digest`]; the random bytes are used for this once.
     pub fn new(recipient: &RecoveryPublic, epoch_key: &[u8; 32], digest: &[u8; 32], random: &[u8; 64]) -> Self {
         let mut wrapped = vec![FORMAT];
         wrapped.extend(recipient.wrap(epoch_key, digest, random));
@@ -202,14 +205,14 @@ impl EpochKey {
         Slot { subject, salt, key: value_key(&self.values, subject, &salt) }
     }
 
-    /// Seals a value for its person, and appends that to `out`. `field`: the token's domain.
+    /// EpochSource a value for its person, and appends that to `out`. `field`: the token's domain.
     pub fn seal_value(&mut self, slot: &Slot, field: &str, token: &Token, value: Original<'_>, out: &mut Vec<u8>) {
         let nonce = self.nonce();
         let associated = Associated { epoch: self.header.id, subject: slot.subject, token, field };
         seal_value(&slot.key, nonce, &associated, value, out);
     }
 
-    /// Seals the body of one message.
+    /// EpochSource the body of one message.
     pub fn seal(&mut self, message: Key, body: &[u8]) -> SealedBody {
         let nonce = self.nonce();
         let end = PREFIX + (body.len() / BUCKET + 1) * BUCKET;
@@ -230,7 +233,7 @@ impl EpochKey {
 }
 
 /// Why a sealed body stays shut, by what helps.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum OpenError {
     /// Take another key.
     #[error("sealed to other recovery keys: use one whose fingerprint begins {}", beginnings(recipients))]
@@ -238,6 +241,9 @@ pub enum OpenError {
         /// The fingerprints of the keys that open it.
         recipients: Vec<[u8; 32]>,
     },
+    /// Ask AWS KMS.
+    #[error("sealed to a key of AWS KMS: open it with --kms and the name of that key")]
+    Kms,
     /// Nothing helps but an older copy: the bytes are not those that were sealed for this message, or this token and
     /// person, in this epoch.
     #[error("the sealed bytes were changed or moved from elsewhere: look for them in a backup of the database")]
@@ -290,7 +296,7 @@ impl OpenEpoch {
         open_value(&slot.key, &associated, sealed)
     }
 
-    /// Seals a value again, for another token of it. The worker that began the epoch counts nonces, so this one is
+    /// EpochSource a value again, for another token of it. The worker that began the epoch counts nonces, so this one is
     /// random.
     pub fn seal_value(
         &self,
@@ -308,7 +314,12 @@ impl OpenEpoch {
 pub fn unwrap(key: &RecoveryKey, header: &EpochHeader) -> Result<Zeroizing<[u8; 32]>, OpenError> {
     let fingerprint = key.public().fingerprint();
     let ours = header.wraps.iter().find(|wrap| wrap.recipient == fingerprint);
-    let wrong = || OpenError::WrongKey { recipients: header.wraps.iter().map(|wrap| wrap.recipient).collect() };
+    let wrong = || {
+        let files = header.wraps.iter().filter(|wrap| wrap.wrapped.first() != Some(&KMS_FORMAT));
+        let recipients: Vec<_> = files.map(|wrap| wrap.recipient).collect();
+        let is_kms = recipients.is_empty() && !header.wraps.is_empty();
+        if is_kms { OpenError::Kms } else { OpenError::WrongKey { recipients } }
+    };
     key.unwrap(versioned(&ours.ok_or_else(wrong)?.wrapped)?, &header.digest()).ok_or(OpenError::Tampered)
 }
 
@@ -494,7 +505,7 @@ mod tests {
         assert_eq!([size(0), size(31), size(32), size(63), size(64)], [32, 32, 64, 64, 96]);
     }
 
-    /// Seals without HPKE, which takes milliseconds a time in a build without optimisation.
+    /// EpochSource without HPKE, which takes milliseconds a time in a build without optimisation.
     fn sealer(sealed: u64) -> EpochKey {
         let secret = EpochSecret::new(&Zeroizing::new([3; 80]));
         EpochKey { sealed, ..EpochKey::new(&secret, 0, Vec::new()) }

@@ -95,7 +95,7 @@ impl Ward {
     async fn reader(&self, config: &Config) -> (Decoder, Masker, PostgresSink) {
         let keys = self.keys.load();
         let made = start::database(connector(&self.database.url), config, &keys, "login-queue", options()).await;
-        made.unwrap_or_else(|error| panic!("{error}")).reader(config, &keys).unwrap()
+        made.unwrap_or_else(|error| panic!("{error}")).reader(config, &keys).await.unwrap()
     }
 
     /// So many letters `bad_ip:ip`, sent so many minutes ago, each of another user.

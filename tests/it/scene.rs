@@ -71,7 +71,7 @@ impl Scene {
     pub(crate) async fn run_as(&self, url: &str) -> Running {
         let ready = self.start_as(url).await.unwrap_or_else(|error| panic!("{error}"));
         let intake = start::intake(&self.config, Some(self.visibility), false);
-        let workers = ready.workers(&self.queue, &self.config, &self.shared, &intake).unwrap();
+        let workers = ready.workers(&self.queue, &self.config, &self.shared, &intake).await.unwrap();
         let shutdown = Shutdown::new();
         let signal = shutdown.clone();
         Running { shutdown, ended: tokio::spawn(async move { pipeline::run(workers, &signal).await }) }
