@@ -14,7 +14,7 @@ use crate::{
     vault::{keyfile::KeyError, seal::EpochKey},
 };
 
-/// How long one epoch key seals. Whoever takes over a worker gets the key of the open epoch: shorter would cost an
+/// How long one epoch key seals bodies and values. Whoever takes over a worker gets the key of the open epoch: shorter would cost an
 /// encapsulation (about 0.15 ms) or a call of KMS and a row more often, longer would show more to a thief.
 const EPOCH: Duration = Duration::from_secs(60);
 
@@ -53,7 +53,7 @@ impl Renewal {
             let age = now_ms() - masker.epoch().header().started_at;
             // A clock that was set back makes none of them old; then one second is as good as the next.
             let is_older = |limit: Duration| u128::try_from(age).map_or(true, |age| age > limit.as_millis());
-            if !is_older(EPOCH) {
+            if !is_older(EPOCH) && !masker.is_epoch_spent() {
                 return true;
             }
             let is_too_old = is_older(EPOCH + OVERTIME);

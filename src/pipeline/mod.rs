@@ -131,6 +131,7 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
             self.put_back(messages).await;
             drop(lease);
         }
+        self.sink.finish().await;
         result
     }
 

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 pub use super::keyfile::{KeyError, Kind};
 use super::{
-    backend::{Recipient, Recipients, EpochSource, random},
+    backend::{EpochSource, Recipient, Recipients, random},
     identity, keyfile,
     kms::{KmsKey, epochs::KmsEpochs, token::WrappedRoot},
     recovery::{RecoveryKey, RecoveryPublic},

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{Context, KmsError, KmsKey, Wrapped};
 use crate::vault::{
-    backend::{Recipient, Recipients, EpochSource, random},
+    backend::{EpochSource, Recipient, Recipients, random},
     keyfile::KeyError,
     seal::{EpochHeader, EpochKey, EpochSecret, KMS_FORMAT, OpenEpoch, OpenError, Wrap},
 };

@@ -7,7 +7,7 @@ use super::{epochs::KmsOpener, token::WrappedRoot, *};
 use crate::{
     aws::stub::{Step, Stub, environment},
     vault::{
-        backend::{Recipients, EpochSource},
+        backend::{EpochSource, Recipients},
         kms::epochs::{EpochShut, KmsEpochs, recipient},
         seal::OpenError,
     },
