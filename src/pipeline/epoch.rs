@@ -57,7 +57,12 @@ impl Renewal {
                 return true;
             }
             let is_too_old = is_older(EPOCH + OVERTIME);
-            match self.next(masker, is_too_old).await {
+            let made = tokio::select! {
+                biased;
+                () = shutdown.started(), if is_too_old => return false,
+                made = self.next(masker, is_too_old) => made,
+            };
+            match made {
                 Some(Ok(epoch)) => {
                     masker.start_epoch(epoch);
                     *self = Self::default();
