@@ -173,6 +173,17 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// Say where KMS is asked for it.
+    #[error("{} is opened by the KMS key {arn} alone, and this command does not ask KMS", path.display())]
+    Wrapped {
+        /// The file.
+        path: PathBuf,
+        /// The key that opens it.
+        arn: String,
+    },
+    /// What KMS says.
+    #[error(transparent)]
+    Kms(#[from] super::kms::KmsError),
     /// Look at the system.
     #[error("the operating system gives no random bytes: look at its kernel and at what the container may do")]
     NoRandomness,
@@ -195,7 +206,8 @@ pub fn render_verifier(key: &VerifierKey) -> Zeroizing<String> {
 pub fn parse_verifier(path: &Path, text: &[u8]) -> Result<VerifierKey, KeyError> {
     let problem = "it holds no verifier key, which is name+id+key in one line";
     let lines = std::str::from_utf8(text).unwrap_or_default().lines().map(str::trim);
-    let mut keys = lines.filter(|line| !line.is_empty() && !line.starts_with('#') && *line != Kind::AuditPublic.header());
+    let mut keys =
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#') && *line != Kind::AuditPublic.header());
     let key = keys.next().and_then(VerifierKey::parse).filter(|_| keys.next().is_none());
     key.ok_or_else(|| KeyError::Malformed { path: path.to_owned(), problem })
 }
@@ -338,7 +350,8 @@ mod tests {
         let read = |text: &str| parse_verifier(Path::new("audit.pub"), text.as_bytes()).ok();
         assert_eq!(read(&render_verifier(&key)), Some(key.clone()));
         assert_eq!(read(&format!("{key}\r\n")), Some(key.clone()));
-        for bad in [String::new(), format!("{key}\n{key}"), format!("x{key}"), "masq-audit-public-key-v1\n".to_owned()] {
+        for bad in [String::new(), format!("{key}\n{key}"), format!("x{key}"), "masq-audit-public-key-v1\n".to_owned()]
+        {
             assert_eq!(read(&bad), None, "{bad}");
         }
     }

@@ -145,11 +145,7 @@ async fn record(session: &Session, claimed: &str, asked: &str, gone: &[Row]) -> 
         return Ok(());
     }
     let (epochs, letters): (Vec<Uuid>, Vec<i64>) = letters.into_iter().unzip();
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
-        (&claimed, Type::TEXT),
-        (&asked, Type::TEXT),
-        (&epochs, Type::UUID_ARRAY),
-        (&letters, Type::INT8_ARRAY),
-    ];
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&claimed, Type::TEXT), (&asked, Type::TEXT), (&epochs, Type::UUID_ARRAY), (&letters, Type::INT8_ARRAY)];
     session.query_typed(RECORD, &parameters).await.map(drop)
 }

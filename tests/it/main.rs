@@ -25,6 +25,7 @@ mod dead;
 mod deliveries;
 mod demo;
 mod hostile;
+mod kms;
 mod leaks;
 mod local_queue;
 mod messages;
