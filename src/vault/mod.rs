@@ -11,6 +11,7 @@ pub mod recovery;
 pub mod seal;
 
 pub mod age;
+pub mod age_recipient;
 pub mod dead;
 pub mod epochs;
 pub mod identity;
