@@ -286,12 +286,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   FROM masq.audit a WHERE a.seq = pending.request AND a.action = 'reveal'
 $$;
 
--- Which keys make or made the tokens of this database. A check value says nothing of its key.
-CREATE FUNCTION masq.fetch_token_keys() RETURNS TABLE (kid smallint, check_value bytea, state text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT k.kid, k.check_value, k.state FROM masq.token_keys k ORDER BY k.kid
-$$;
-
 -- The keys of these epochs, sealed. To whoever has no recovery key they say nothing.
 CREATE FUNCTION masq.fetch_epochs(ids uuid[])
 RETURNS TABLE (epoch uuid, started_at timestamptz, recipients bytea[], wrapped bytea[])
@@ -344,7 +338,8 @@ BEGIN
 END
 $$;
 
--- What came of a request: how many values were shown, had no entry, or were not what they should be.
+-- What came of a request: how many of its tokens were shown and how many were not, and how many sealed values were not
+-- what they should be.
 CREATE FUNCTION masq.revealed(request bigint, claimed text, shown integer, missing integer, tampered integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -423,9 +418,8 @@ DECLARE
   f regprocedure;
 BEGIN
   FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'masq'::regnamespace AND p.proname IN (
-    'append', 'check_why', 'request_reveal', 'permitted', 'approve', 'requested', 'pending', 'fetch_token_keys',
-    'fetch_epochs', 'fetch_entries', 'fetch_further', 'revealed', 'found', 'request_open', 'fetch_letters',
-    'close_epoch'
+    'append', 'check_why', 'request_reveal', 'permitted', 'approve', 'requested', 'pending', 'fetch_epochs',
+    'fetch_entries', 'fetch_further', 'revealed', 'found', 'request_open', 'fetch_letters', 'close_epoch'
   ) LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
   END LOOP;

@@ -106,7 +106,7 @@ async fn ask_twice() -> Result<Zeroizing<String>, Failure> {
     Ok(first)
 }
 
-async fn ask(prompt: &'static str) -> Result<Zeroizing<String>, Failure> {
+pub(super) async fn ask(prompt: &'static str) -> Result<Zeroizing<String>, Failure> {
     let failure = |error: &io::Error| Failure::new(Exit::Usage, "cannot read from the terminal").because(error);
     let _echo = Echo::keep().map_err(|error| failure(&error))?;
     let answer = spawn_blocking(move || rpassword::prompt_password(prompt).map(Zeroizing::new));

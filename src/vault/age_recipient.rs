@@ -29,13 +29,13 @@ pub struct Recipient([u8; 32]);
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RecipientError {
     /// Ask for another one.
-    #[error("is no X25519 recipient of age: ask for the one that `age-keygen` prints, age1 and 58 more characters")]
+    #[error("no X25519 recipient of age: ask for the one that `age-keygen` prints, age1 and 58 more characters")]
     OtherKind,
     /// Copy it again.
-    #[error("has a wrong checksum: copy it again")]
+    #[error("its checksum is wrong: copy it again")]
     Mistyped,
     /// Nothing sealed to it would be secret.
-    #[error("is a key that anybody could have: ask for another one")]
+    #[error("a key that anybody could have: ask for another one")]
     Weak,
 }
 

@@ -3,7 +3,7 @@
 //! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
 //! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase
 //! protects them as [`age`] does it. [`dead`] is the way to a sealed body in the database, on the record; [`purge`] its
-//! end.
+//! end. [`reveal`] is the way from a token to its value, as [`entry`] opens it with the roots of [`token_keys`].
 
 pub mod token;
 
@@ -14,12 +14,16 @@ pub mod sealer;
 pub mod age;
 pub mod age_recipient;
 pub mod dead;
+pub mod entry;
 pub mod epochs;
 pub mod identity;
 pub mod keyfile;
 pub mod keyring;
 pub mod purge;
 pub mod refusal;
+pub mod reveal;
+pub mod token_files;
+pub mod token_keys;
 
 #[cfg(test)]
 mod vectors;
