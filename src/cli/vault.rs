@@ -93,7 +93,9 @@ impl From<TokenKeysError> for Failure {
 /// What a database says to somebody who asks for more than their login may, or asks a database without a vault.
 pub(super) fn refused(error: DbError) -> Failure {
     let is_denied = matches!(error, DbError::Denied(_));
-    let is_strange = matches!(&error, DbError::Misconfigured(what) if what.contains("SQLSTATE 42"));
+    // No such schema, table or function.
+    let strange = ["SQLSTATE 3F000", "SQLSTATE 42"];
+    let is_strange = matches!(&error, DbError::Misconfigured(what) if strange.iter().any(|code| what.contains(code)));
     match Failure::from(error) {
         failure if is_denied => {
             failure.hint("`masq migrate --roles` makes the role masq_revealer: GRANT it to this login")

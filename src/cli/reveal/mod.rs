@@ -95,7 +95,8 @@ async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
         None => {
             let why = [&args.purpose, &args.ticket, &args.reason];
             let [purpose, ticket, reason] = why.map(|said| said.as_deref().unwrap_or_default());
-            Some(ask(&databases, Why { purpose, ticket, reason, claimed: &claimed }, &wanted).await?)
+            let asked = ask(&databases, Why { purpose, ticket, reason, claimed: &claimed }, &wanted).await;
+            Some(asked.inspect_err(|_| fates.say(&tokens, context))?)
         }
         number => number,
     };
