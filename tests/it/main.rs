@@ -46,4 +46,5 @@ mod sim;
 mod sink;
 mod stopped;
 mod tables;
+mod thieves;
 mod vault;
