@@ -5,8 +5,8 @@ use masq::vault::{
     epochs::{self, Opener},
     identity,
     recovery::RecoveryKey,
-    seal::{OpenError, SubjectTag},
-    token::Token,
+    seal::{OpenError, Original, SubjectTag},
+    token::{Kind, Token},
 };
 use uuid::Uuid;
 
@@ -133,6 +133,37 @@ async fn a_poisoned_entry_hides_no_good_one() {
     assert_eq!((code, out), (3, line(token, ADDRESS)), "{said}");
     assert!(said.contains("ALARM") && said.contains(": 21 of its sealed values"), "{said}");
     assert!(vault.record().await.last().unwrap().ends_with("{\"shown\": 1, \"missing\": 0, \"tampered\": 21}"));
+}
+
+#[tokio::test]
+async fn a_value_forged_with_a_workers_keys_and_login_is_an_alarm() {
+    let vault = Vault::of(&[("u", ADDRESS)]).await;
+    let token = vault.token(ADDRESS);
+    // In good form: an epoch, a slot and an entry as a worker makes them, with another value under the token.
+    let mut epoch = vault.scene.shared.keys.new_epoch(1_700_000_000_000).unwrap_or_else(|error| panic!("{error}"));
+    let (slot, mut sealed) = (epoch.slot(SubjectTag([0; 16])), Vec::new());
+    epoch.seal_value(&slot, "ip", &token, Original { kind: Kind::Ip, raw: "10.6.6.6" }, &mut sealed);
+    let (header, tag) = (epoch.header(), "00".repeat(16));
+    let (id, wrap) = (header.id, &header.wraps[0]);
+    let month = "date_trunc('month', now() AT TIME ZONE 'UTC')::date";
+    let forge = format!(
+        "INSERT INTO masq.epochs (id, started_at) VALUES ('{id}', '2023-11-14T22:13:20Z'); \
+         INSERT INTO masq.epoch_wraps VALUES ('{id}', '\\x{}', '\\x{}'); \
+         INSERT INTO masq_slots.slots VALUES ({month}, '\\x{tag}', '{id}', '\\x{}'); \
+         INSERT INTO masq.entries VALUES ({month}, '\\x{token}', '\\x{tag}', 'ip', '{id}', '\\x{}')",
+        hex(&wrap.recipient),
+        hex(&wrap.wrapped),
+        hex(&slot.salt),
+        hex(&sealed),
+    );
+    vault.scene.database.execute(&forge).await;
+    let (code, out, said) = vault.reveal(&[token], &[]);
+    assert_eq!((code, out), (3, line(token, ADDRESS)), "{said}");
+    assert!(said.contains("ALARM") && said.contains(": 1 of its sealed values"), "{said}");
+    vault.scene.database.execute("DELETE FROM masq.entries WHERE subject_tag <> decode(repeat('00', 16), 'hex')").await;
+    let (code, out, said) = vault.reveal(&[token], &[]);
+    assert_eq!((code, out), (3, line(token, "")), "{said}");
+    assert!(said.contains("another value than its token says") && !said.contains("10.6.6.6"), "{said}");
 }
 
 #[tokio::test]
