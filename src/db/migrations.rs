@@ -31,6 +31,7 @@ pub const MASQ: Schema = Schema {
         ("operators", include_str!("../../migrations/0003_operators.sql")),
         ("vault", include_str!("../../migrations/0004_vault.sql")),
         ("audit", include_str!("../../migrations/0005_audit.sql")),
+        ("records", include_str!("../../migrations/0008_records.sql")),
     ],
     grants: include_str!("../../migrations/roles/masq.sql"),
 };
