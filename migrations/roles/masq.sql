@@ -31,6 +31,7 @@ GRANT EXECUTE ON FUNCTION masq.ledger_oldest(), masq.make_partition(date), masq.
 -- Dead letters, and whether the numbers add up. A sealed body only on the record.
 GRANT SELECT (sent_at, message_id, reason, queue, recorded_at, receive_count, body_bytes, epoch, subject_tag, resolved_at),
   UPDATE (resolved_at), DELETE ON masq.dead_letters TO masq_operator;
+GRANT EXECUTE ON FUNCTION masq.purged(text, text, uuid[], bigint[]), masq.resolved(text, text, integer) TO masq_operator;
 GRANT UPDATE (outcome) ON masq.ledger TO masq_operator;
 GRANT SELECT, INSERT (claimed, reason, letters, keyless) ON masq.replays TO masq_operator;
 GRANT SELECT, INSERT (claimed, condition, letters) ON masq.purges TO masq_operator;
@@ -40,7 +41,8 @@ GRANT EXECUTE ON FUNCTION masq.request_open(text, text, bytea[]), masq.fetch_let
 
 -- The way back, on the record.
 GRANT SELECT ON masq.purposes, masq.policy TO masq_revealer, masq_eraser, masq_auditor;
-GRANT EXECUTE ON FUNCTION masq.request_reveal(text, text, text, text, bytea[]), masq.fetch_entries(bigint),
+GRANT EXECUTE ON FUNCTION masq.request_reveal(text, text, text, text, bytea[]), masq.requested(bigint),
+  masq.fetch_entries(bigint), masq.fetch_further(bigint, bytea, integer),
   masq.fetch_epochs(uuid[]), masq.revealed(bigint, text, integer, integer, integer), masq.pending(bigint),
   masq.approve(bigint, text, text), masq.found(text, text, text, bytea[])
   TO masq_revealer;
@@ -51,8 +53,11 @@ GRANT SELECT ON masq.audit, masq.audit_head, masq.erasures, masq.epochs, masq.re
 GRANT SELECT (epoch, month) ON masq.entries TO masq_auditor;
 GRANT SELECT (epoch, recorded_at) ON masq.dead_letters TO masq_auditor;
 
+-- How far the record goes: whoever adds to it may have a checkpoint of it signed.
+GRANT EXECUTE ON FUNCTION masq.tip() TO masq_operator, masq_revealer, masq_eraser, masq_auditor;
+
 -- Nobody's but the owner's: called by the functions above, or by whoever migrates.
-REVOKE ALL ON masq.horizon, masq.home FROM PUBLIC;
+REVOKE ALL ON masq.horizon, masq.home, masq.live_entries FROM PUBLIC;
 REVOKE ALL ON FUNCTION masq.ledger_is_by_day(), masq.newest_moment(), masq.forget_before(date), masq.identity(),
   masq.describe_target(text, text, text, jsonb), masq.sha256(bytea), masq.framed(bytea), masq.framed(text),
   masq.leaf(masq.audit), masq.append(text, text, text, text, text, bytea[], bigint, text),

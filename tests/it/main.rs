@@ -41,6 +41,8 @@ mod refusals;
 mod remedies;
 mod replay;
 mod reveal;
+mod rights;
+mod roles;
 mod run;
 mod second_opinions;
 mod signature;

@@ -202,7 +202,7 @@ impl Database {
 }
 
 /// The address of another database of the same server.
-fn in_database(url: &str, name: &str) -> String {
+pub fn in_database(url: &str, name: &str) -> String {
     format!("{}/{name}", url.strip_suffix("/postgres").unwrap())
 }
 
