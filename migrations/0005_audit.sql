@@ -239,7 +239,8 @@ BEGIN
   ) THEN
     RAISE EXCEPTION 'the request needs the approval of a second login' USING ERRCODE = 'MQ004';
   END IF;
-  IF (SELECT h.identity FROM masq.home h) IS DISTINCT FROM masq.identity() THEN
+  -- Replaying them is what helps.
+  IF asked.action <> 'replay' AND (SELECT h.identity FROM masq.home h) IS DISTINCT FROM masq.identity() THEN
     RAISE EXCEPTION 'this database was restored or moved, and erasures have not been replayed since' USING ERRCODE = 'MQ007';
   END IF;
   RETURN asked;

@@ -11,7 +11,7 @@ use super::{
     DbError, Session,
     catalog::{Table, quote_ident, quote_table},
 };
-use crate::config::{Column, TableName};
+use crate::config::{Column, Config, TableName};
 
 /// A schema and its migrations, in order. The number of one is its place here, from 1.
 pub struct Schema {
@@ -28,15 +28,28 @@ pub static MASQ: Schema = Schema {
         ("operators", include_str!("../../migrations/0003_operators.sql")),
         ("vault", include_str!("../../migrations/0004_vault.sql")),
         ("audit", include_str!("../../migrations/0005_audit.sql")),
+        ("forget", include_str!("../../migrations/0006_forget.sql")),
+        ("retention", include_str!("../../migrations/0007_retention.sql")),
     ],
 };
 
 /// The salts, deleting which erases a person.
-pub static SLOTS: Schema =
-    Schema { name: "masq_slots", migrations: &[("slots", include_str!("../../migrations/slots/0001_slots.sql"))] };
+pub static SLOTS: Schema = Schema {
+    name: "masq_slots",
+    migrations: &[
+        ("slots", include_str!("../../migrations/slots/0001_slots.sql")),
+        ("forget", include_str!("../../migrations/slots/0002_forget.sql")),
+        ("retention", include_str!("../../migrations/slots/0003_retention.sql")),
+    ],
+};
 
 /// Both, as they lie in one database.
 pub static BOTH: [&Schema; 2] = [&MASQ, &SLOTS];
+
+/// Those that lie in the database of the rows under this configuration.
+pub fn beside_rows(config: &Config) -> &'static [&'static Schema] {
+    if config.vault.slots_url.is_some() { &BOTH[..1] } else { &BOTH }
+}
 
 /// Keeps two migrations of one database apart: the ASCII letters of "masq".
 const LOCK: i64 = 0x6d61_7371;
