@@ -9,14 +9,17 @@ pub mod token;
 
 pub mod recovery;
 pub mod seal;
+pub mod sealer;
 
 pub mod age;
 pub mod dead;
 pub mod epochs;
+pub mod erase;
 pub mod identity;
 pub mod keyfile;
 pub mod keyring;
 pub mod purge;
+pub mod refusal;
 
 #[cfg(test)]
 mod vectors;

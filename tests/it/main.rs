@@ -45,3 +45,4 @@ mod sim;
 mod sink;
 mod stopped;
 mod tables;
+mod vault;
