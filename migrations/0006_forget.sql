@@ -187,6 +187,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT (SELECT identity FROM masq.home) IS NOT DISTINCT FROM masq.identity()
 $$;
 
+-- Whether this is the key of subject tags, by its check value; with another one nobody would be found.
+CREATE FUNCTION masq.is_subject_key(check_value bytea) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT NOT EXISTS (SELECT FROM masq.key_checks k WHERE k.name = 'subject' AND k.value <> is_subject_key.check_value)
+$$;
+
 -- Asks for the erasure of a person, whose tag it is; or, without one, to replay erasures after a restore.
 CREATE FUNCTION masq.request_erasure(purpose text, ticket text, reason text, claimed text, subject_tag bytea) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -391,7 +397,7 @@ BEGIN
   FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'masq'::regnamespace AND p.proname IN (
     'rows_erased', 'token_columns', 'tables_of_persons', 'tables_without_persons', 'tombstone', 'unlink', 'tokens_of',
     'add_counts', 'sum_counts', 'deleted', 'delete_entries', 'delete_letters', 'delete_letters_of', 'stale', 'is_home',
-    'request_erasure', 'plan_erasure', 'erase_person', 'outcome_of', 'erase', 'known_erasures', 'subjects',
+    'is_subject_key', 'request_erasure', 'plan_erasure', 'erase_person', 'outcome_of', 'erase', 'known_erasures', 'subjects',
     'replay_erasure', 'come_home', 'sweep'
   ) LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);

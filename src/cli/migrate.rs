@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     check::{self, Severity},
-    db::{catalog, migrations},
+    db::{catalog, migrations, targets},
     start,
 };
 
@@ -38,16 +38,22 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         return Ok(Exit::Done);
     }
     let connector = connect::connector(&config)?;
-    let mut session = start::connect(&connector, Instant::now() + Duration::from_secs(10)).await?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut session = start::connect(&connector, deadline).await?;
     start::migrate(&mut session, &config).await?;
     let table = catalog::table(&session, &config.table).await?;
-    session.close().await;
+    if let Some(slots) = connect::slots(&config)? {
+        start::prepare_slots(&slots, deadline).await?;
+    }
     if let Some(table) = table {
         let (mut findings, _) = check::table(&config, &table, false);
+        migrations::note_target(&session, &table).await?;
+        start::refuse_problems(&mut targets::describe(&session, &table, &config.columns).await?)?;
         // The login that migrates need not be the one that writes.
         findings.retain(|finding| finding.severity != Severity::Denied);
         start::refuse_problems(&mut findings)?;
     }
+    session.close().await;
     context.say("The schema masq and the target table are up to date.");
     Ok(Exit::Done)
 }

@@ -18,6 +18,7 @@ mod watch;
 mod check;
 mod dead;
 mod demo;
+mod forget;
 mod init;
 mod keys;
 mod migrate;
@@ -63,6 +64,7 @@ enum Command {
     Migrate(migrate::Args),
     Keys(keys::Args),
     Dead(dead::Args),
+    Forget(forget::Args),
     Reconcile(reconcile::Args),
     Queue(queue::Args),
     Schema(schema::Args),
@@ -80,6 +82,7 @@ impl Command {
             Self::Migrate(args) => Box::pin(migrate::run(args, context)).await,
             Self::Keys(args) => keys::run(&args, context).await,
             Self::Dead(args) => Box::pin(dead::run(args, context)).await,
+            Self::Forget(args) => Box::pin(forget::run(args, context)).await,
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),

@@ -13,6 +13,7 @@ mod explain;
 pub mod known_keys;
 pub mod migrations;
 pub mod sqlstate;
+pub mod targets;
 #[cfg(test)]
 mod tests;
 mod tls;
