@@ -71,10 +71,11 @@ $$;
 
 -- Keeps the vault for `retention` and dead letters for `letters`, at least a day each; NULL is for ever. At most so much at a
 -- time: `more` says whether there may be more. Called by workers; one at a time is enough. `slots_of`: epochs whose slots
--- must go now, for whoever keeps slots in another database.
+-- must go now, and `day`, before which whole months of slots go, for whoever keeps slots in another database.
 --
 -- Age is counted from the newest message: a clock that jumps must not throw away what is young.
-CREATE FUNCTION masq.keep_vault(retention interval, letters interval, most integer, OUT more boolean, OUT slots_of uuid[])
+CREATE FUNCTION masq.keep_vault(retention interval, letters interval, most integer, OUT more boolean, OUT slots_of uuid[],
+                                OUT day date)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   newest  timestamptz := masq.newest_moment();
@@ -94,6 +95,7 @@ BEGIN
   IF newest IS NULL OR NOT pg_try_advisory_xact_lock(hashtext('masq.keep_vault')) THEN
     RETURN;
   END IF;
+  day := (until AT TIME ZONE 'UTC')::date;
   old := masq.delete_old_letters(newest - letters, most);
   more := masq.sum_counts(old) >= most;
   IF retention IS NOT NULL THEN
@@ -108,16 +110,16 @@ BEGIN
       SELECT coalesce(jsonb_object_agg(epoch, n), '{}') INTO gone
       FROM (SELECT epoch, count(*) AS n FROM needed GROUP BY epoch) AS counts;
     END IF;
-    SELECT d.gone, d.more INTO part, rest FROM masq.drop_entries((until AT TIME ZONE 'UTC')::date, most) d;
+    SELECT d.gone, d.more INTO part, rest FROM masq.drop_entries(day, most) d;
     gone := masq.add_counts(gone, part);
     more := more OR rest;
     IF to_regclass('masq_slots.slots') IS NOT NULL THEN
-      SELECT k.gone, k.more INTO slots, rest FROM masq_slots.keep_slots((until AT TIME ZONE 'UTC')::date, slots_of, most) k;
+      SELECT k.gone, k.more INTO slots, rest FROM masq_slots.keep_slots(day, slots_of, most) k;
       more := more OR rest;
     END IF;
     -- What nothing is left of.
     DELETE FROM masq.epochs o WHERE o.expired_at IS NOT NULL AND NOT more
-      AND date_trunc('month', o.started_at AT TIME ZONE 'UTC') + interval '1 month' <= (until AT TIME ZONE 'UTC')::date
+      AND date_trunc('month', o.started_at AT TIME ZONE 'UTC') + interval '1 month' <= day
       AND NOT EXISTS (SELECT FROM masq.dead_letters d WHERE d.epoch = o.id);
   END IF;
   IF expired > 0 OR gone || slots || old <> '{}' THEN

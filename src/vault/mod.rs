@@ -20,6 +20,7 @@ pub mod keyfile;
 pub mod keyring;
 pub mod purge;
 pub mod refusal;
+pub mod retention;
 
 #[cfg(test)]
 mod vectors;
