@@ -23,6 +23,7 @@ mod cli;
 mod dead;
 mod deliveries;
 mod demo;
+mod forget;
 mod hostile;
 mod leaks;
 mod local_queue;
