@@ -39,6 +39,7 @@ mod reconcile;
 mod refusals;
 mod remedies;
 mod replay;
+mod retention;
 mod run;
 mod second_opinions;
 mod signature;
