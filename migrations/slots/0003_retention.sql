@@ -26,7 +26,7 @@ BEGIN
   END IF;
   FOR p IN
     SELECT i.inhrelid::regclass AS part FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'masq_slots.slots'::regclass AND to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' <= last
+    WHERE i.inhparent = 'masq_slots.slots'::regclass AND right(c.relname, 6) < to_char(last, 'YYYYMM')
     ORDER BY c.relname
   LOOP
     BEGIN

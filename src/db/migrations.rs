@@ -29,7 +29,8 @@ pub const MASQ: Schema = Schema {
         ("vault", include_str!("../../migrations/0004_vault.sql")),
         ("audit", include_str!("../../migrations/0005_audit.sql")),
         ("forget", include_str!("../../migrations/0006_forget.sql")),
-        ("retention", include_str!("../../migrations/0007_retention.sql")),
+        ("forgotten", include_str!("../../migrations/0007_forgotten.sql")),
+        ("retention", include_str!("../../migrations/0008_retention.sql")),
     ],
 };
 

@@ -15,12 +15,16 @@ use masq::vault::{
     seal::SubjectTag,
     token::Token,
 };
+use masq::{
+    check::Severity,
+    db::{catalog, targets},
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     scene::Scene,
-    support::{Database, Keys, config_of, login, masq, until},
+    support::{Database, Keys, config_of, connector, login, masq, until},
 };
 
 const WHY: [&str; 6] = ["--purpose", "ERASURE", "--ticket", "T-17", "--reason", "asked by letter of 3 May"];
@@ -481,6 +485,14 @@ async fn a_worker_that_may_not_describe_the_table_does_not_start_with_another_de
         ]
     );
     scene.database.execute("UPDATE masq.targets SET masked = '[]'").await;
+    let role = format!("worker_{}", Uuid::new_v4().simple());
+    scene.database.execute(&format!("CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA masq TO {role}")).await;
+    let worker = connector(&scene.database.url.replace("postgres@", &format!("{role}@"))).connect().await.unwrap();
+    let table = catalog::table(&worker, &scene.config.table).await.unwrap().unwrap();
+    let findings = targets::describe(&worker, &table, &scene.config.columns).await.unwrap();
+    assert!(findings.len() == 1 && findings[0].severity == Severity::Denied, "{findings:?}");
+    assert!(findings[0].what.contains("masq forget") && findings[0].remedy.contains("masq migrate"), "{findings:?}");
     scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
     assert!(scene.database.query(said).await[0].contains("masked_ip"), "whoever may mends it");
+    assert!(targets::describe(&worker, &table, &scene.config.columns).await.unwrap().is_empty());
 }

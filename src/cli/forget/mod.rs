@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use tokio::{task::spawn_blocking, time::Instant};
 use zeroize::Zeroizing;
 
@@ -28,7 +29,7 @@ use crate::{
     start::{self, Databases},
     vault::{
         erase::{
-            EraseError, Eraser, Person, Why,
+            EraseError, Eraser, Person, Replayed, Why,
             journal::{Journal, JournalError},
         },
         keyring::KeyRing,
@@ -103,7 +104,10 @@ async fn forget(args: Args, context: &Context) -> Result<Exit, Failure> {
     if let Some(file) = &args.replay {
         let mut journal = Journal::open(file, false).map_err(|error| failure(error.into()))?;
         let eraser = eraser(&config, &key).await?;
-        return replay(&eraser, why, &key, &mut journal, &args, context).await;
+        let replayed = eraser.replay(why, &key, &mut journal).await.map_err(failure)?;
+        close(eraser).await;
+        tell(&replayed, args.json, context)?;
+        return Ok(Exit::Done);
     }
     // Before anybody is asked for anything.
     let journal = if args.dry_run { None } else { Some(journal(&args, &config)?) };
@@ -121,28 +125,16 @@ async fn forget(args: Args, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn replay(
-    eraser: &Eraser,
-    why: Why<'_>,
-    key: &SubjectKey,
-    journal: &mut Journal,
-    args: &Args,
-    context: &Context,
-) -> Result<Exit, Failure> {
-    let replayed = eraser.replay(why, key, journal).await.map_err(failure)?;
-    let (erased, rows) =
-        (replayed.erased.len(), replayed.erased.iter().flat_map(|erased| erased.rows.values()).sum::<u64>());
-    if args.json {
-        report::print_json(&serde_json::json!({
-            "erased_again": erased, "rows": rows, "swept": replayed.swept, "was_shut": replayed.was_shut,
-        }))?;
-    } else if replayed.was_shut {
-        context.say(format_args!("{erased} erasures were done again, with {rows} rows. The vault is open."));
-    } else {
-        context
-            .say(format_args!("{erased} erasures were done again. The database was not restored: the vault was open."));
+fn tell(replayed: &Replayed, as_json: bool, context: &Context) -> Result<(), Failure> {
+    let (erased, was_shut) = (replayed.erased.len(), replayed.was_shut);
+    let rows: u64 = replayed.erased.iter().flat_map(|erased| erased.rows.values()).sum();
+    if as_json {
+        let told = json!({"erased_again": erased, "rows": rows, "swept": replayed.swept, "was_shut": was_shut});
+        return report::print_json(&told);
     }
-    Ok(Exit::Done)
+    let shut = if was_shut { "The vault is open." } else { "The vault was open: nothing had been restored or moved." };
+    context.say(format_args!("{erased} erasures were done again, with {rows} rows. {shut}"));
+    Ok(())
 }
 
 async fn eraser(config: &Config, key: &SubjectKey) -> Result<Eraser, Failure> {

@@ -99,6 +99,12 @@ pub struct Why<'a> {
     pub claimed: &'a str,
 }
 
+/// A request that is on the record.
+struct Asked<'a> {
+    request: i64,
+    claimed: &'a str,
+}
+
 /// Who is erased.
 pub struct Person {
     /// As the vault knows them.
@@ -207,7 +213,7 @@ impl Eraser {
         journal: &mut Journal,
     ) -> Result<Erased, EraseError> {
         self.catch_up(journal).await?;
-        let request = self.request(why, Some(person.tag)).await?;
+        let asked = Asked { request: self.request(why, Some(person.tag)).await?, claimed: why.claimed };
         let begun = journal.unfinished(person.tag).cloned();
         let erasure = match begun {
             Some(begun) => begun,
@@ -219,7 +225,7 @@ impl Eraser {
             }
         };
         let elsewhere = self.erase_slots(&erasure).await?;
-        let erased = self.erase_rows(request, why.claimed, person, &erasure, elsewhere.as_deref()).await;
+        let erased = self.erase_rows(&asked, person, &erasure, elsewhere.as_deref()).await;
         let mut erased: Erased = match erased {
             Ok(erased) => erased,
             Err(error) => {
@@ -237,8 +243,7 @@ impl Eraser {
 
     async fn erase_rows(
         &self,
-        request: i64,
-        claimed: &str,
+        asked: &Asked<'_>,
         person: &Person,
         erasure: &Erasure,
         elsewhere: Option<&str>,
@@ -246,8 +251,8 @@ impl Eraser {
         const ERASE: &str = "SELECT masq.erase($1, $2, $3, $4, $5, $6, $7::text::jsonb)::text";
         let subjects = [person.id.as_str()];
         let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
-            (&request, Type::INT8),
-            (&claimed, Type::TEXT),
+            (&asked.request, Type::INT8),
+            (&asked.claimed, Type::TEXT),
             (&erasure.key, Type::UUID),
             (&subjects.as_slice(), Type::TEXT_ARRAY),
             (&person.tokens, Type::TEXT_ARRAY),

@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use zeroize::Zeroizing;
 
 use super::{
-    EraseError, Erased, Eraser, Why,
+    Asked, EraseError, Erased, Eraser, Why,
     journal::{Erasure, Journal},
 };
 use crate::vault::seal::{SubjectKey, SubjectTag};
@@ -45,11 +45,11 @@ impl Eraser {
         if missing.is_empty() && !was_shut {
             return Ok(replayed);
         }
-        let request = self.request(why, None).await?;
-        let names = self.names(request, subjects, &missing).await?;
+        let asked = Asked { request: self.request(why, None).await?, claimed: why.claimed };
+        let names = self.names(asked.request, subjects, &missing).await?;
         for erasure in missing {
             let elsewhere = self.erase_slots(&erasure).await?;
-            let erased = self.again(request, why.claimed, &erasure, &names, elsewhere).await?;
+            let erased = self.again(&asked, &erasure, &names, elsewhere).await?;
             if erasure.number.is_none() {
                 journal.write(&Erasure { number: Some(erased.number), ..erasure })?;
             }
@@ -57,14 +57,13 @@ impl Eraser {
         }
         self.note_in_slots().await?;
         replayed.swept = self.sweep_all().await?;
-        self.come_home(request, why.claimed, replayed.erased.len()).await?;
+        self.come_home(&asked, replayed.erased.len()).await?;
         Ok(replayed)
     }
 
     async fn again(
         &self,
-        request: i64,
-        claimed: &str,
+        asked: &Asked<'_>,
         erasure: &Erasure,
         names: &Names,
         elsewhere: Option<String>,
@@ -74,8 +73,8 @@ impl Eraser {
         let tag: &[u8] = &erasure.subject.0;
         let theirs: Vec<&str> = names.get(&erasure.subject).into_iter().flatten().map(|name| name.as_str()).collect();
         let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
-            (&request, Type::INT8),
-            (&claimed, Type::TEXT),
+            (&asked.request, Type::INT8),
+            (&asked.claimed, Type::TEXT),
             (&erasure.key, Type::UUID),
             (&erasure.number, Type::INT8),
             (&tag, Type::BYTEA),
@@ -133,7 +132,7 @@ impl Eraser {
     }
 
     /// The slots first: whatever is cut off then is done again.
-    async fn come_home(&self, request: i64, claimed: &str, erasures: usize) -> Result<(), EraseError> {
+    async fn come_home(&self, asked: &Asked<'_>, erasures: usize) -> Result<(), EraseError> {
         const HOME: &str = "SELECT masq.come_home($1, $2, $3)";
         let failed = |error| EraseError::of("opening the vault again", &error);
         if let Some(slots) = &self.slots {
@@ -141,7 +140,7 @@ impl Eraser {
         }
         let erasures = i64::try_from(erasures).unwrap_or(i64::MAX);
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&request, Type::INT8), (&claimed, Type::TEXT), (&erasures, Type::INT8)];
+            [(&asked.request, Type::INT8), (&asked.claimed, Type::TEXT), (&erasures, Type::INT8)];
         self.rows.query_typed(HOME, &parameters).await.map(drop).map_err(failed)
     }
 }
@@ -151,14 +150,12 @@ fn missing(file: &[Erasure], known: &[Erasure]) -> Result<Vec<Erasure>, EraseErr
     let mut missing: Vec<Erasure> =
         file.iter().filter(|erasure| !known.iter().any(|known| known.key == erasure.key)).cloned().collect();
     missing.sort_by_key(|erasure| erasure.number.unwrap_or(i64::MAX));
-    let mut next = known.iter().filter_map(|erasure| erasure.number).max().unwrap_or(0) + 1;
-    for number in missing.iter().filter_map(|erasure| erasure.number) {
-        if number != next {
-            return Err(EraseError::Gap { number: next });
-        }
-        next += 1;
+    let first = known.iter().filter_map(|erasure| erasure.number).max().unwrap_or(0) + 1;
+    let mut numbers = (first..).zip(missing.iter().filter_map(|erasure| erasure.number));
+    match numbers.find(|(next, number)| next != number) {
+        Some((number, _)) => Err(EraseError::Gap { number }),
+        None => Ok(missing),
     }
-    Ok(missing)
 }
 
 #[cfg(test)]

@@ -5,13 +5,12 @@
 ALTER TABLE masq.epochs ADD COLUMN expired_at timestamptz;
 CREATE INDEX dead_letters_epoch ON masq.dead_letters (epoch);
 
--- The months of a partitioned table that end before this day, as partitions; of a plain one there are none.
-CREATE FUNCTION masq.months_before(parent regclass, day date) RETURNS TABLE (part regclass, month date)
+-- The months of a partitioned table that end before this day, as partitions and 202402; of a plain one there are none.
+CREATE FUNCTION masq.months_before(parent regclass, day date) RETURNS TABLE (part regclass, month text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT * FROM (
-    SELECT i.inhrelid::regclass AS part, to_date(right(c.relname, 6), 'YYYYMM') AS month
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = months_before.parent
-  ) AS parts WHERE parts.month + interval '1 month' <= months_before.day ORDER BY parts.month
+  SELECT c.oid::regclass, right(c.relname, 6) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE i.inhparent = months_before.parent AND right(c.relname, 6) < to_char(months_before.day, 'YYYYMM')
+  ORDER BY c.relname
 $$;
 
 -- Marks the epochs that began longer ago than `retention`, at most so many, and throws their keys away. Of those that a
@@ -46,7 +45,7 @@ BEGIN
   FOR p IN SELECT * FROM masq.months_before('masq.entries', day) LOOP
     CONTINUE WHEN EXISTS (
       SELECT FROM masq.epochs o WHERE o.expired_at IS NULL
-        AND date_trunc('month', o.started_at AT TIME ZONE 'UTC') = p.month);
+        AND to_char(o.started_at AT TIME ZONE 'UTC', 'YYYYMM') = p.month);
     BEGIN
       EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', p.part);
       EXECUTE format('SELECT coalesce(jsonb_object_agg(epoch, n), ''{}'')
