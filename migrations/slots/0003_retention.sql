@@ -9,6 +9,7 @@ DECLARE
   p      record;
   counts jsonb;
 BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('masq_slots.slots'));  -- see masq_slots.keep_months
   gone := '{}';
   more := false;
   IF epochs <> '{}' THEN

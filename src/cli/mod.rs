@@ -15,6 +15,7 @@ mod signals;
 mod sources;
 mod watch;
 
+mod audit;
 mod check;
 mod dead;
 mod demo;
@@ -65,6 +66,7 @@ enum Command {
     Keys(keys::Args),
     Dead(dead::Args),
     Forget(forget::Args),
+    Audit(audit::Args),
     Reconcile(reconcile::Args),
     Queue(queue::Args),
     Schema(schema::Args),
@@ -83,6 +85,7 @@ impl Command {
             Self::Keys(args) => keys::run(&args, context).await,
             Self::Dead(args) => Box::pin(dead::run(args, context)).await,
             Self::Forget(args) => Box::pin(forget::run(args, context)).await,
+            Self::Audit(args) => Box::pin(audit::run(args, context)).await,
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),

@@ -3,7 +3,7 @@
 //! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
 //! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase
 //! protects them as [`age`] does it. [`dead`] is the way to a sealed body in the database, on the record; [`purge`] its
-//! end.
+//! end. [`audit`] is that record, as a proof.
 
 pub mod token;
 
@@ -12,6 +12,7 @@ pub mod seal;
 pub mod sealer;
 
 pub mod age;
+pub mod audit;
 pub mod dead;
 pub mod epochs;
 pub mod erase;

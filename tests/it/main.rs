@@ -19,6 +19,7 @@ mod repository;
 mod tidy;
 mod witness;
 
+mod audit;
 mod cli;
 mod dead;
 mod deliveries;

@@ -91,7 +91,7 @@ BEGIN
   END IF;
   more := false;
   slots_of := '{}';
-  IF newest IS NULL OR NOT pg_try_advisory_xact_lock(hashtext('masq.keep_vault')) THEN
+  IF newest IS NULL OR NOT pg_try_advisory_xact_lock(hashtext('masq.entries')) THEN  -- see masq.keep_months
     RETURN;
   END IF;
   day := (until AT TIME ZONE 'UTC')::date;
