@@ -18,6 +18,7 @@ use crate::{
         examine::{self, Examined},
         known_keys,
         migrations::{self, Migrated},
+        targets,
     },
     metrics::Metrics,
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
@@ -256,6 +257,7 @@ async fn prepare(
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
     migrations::note_target(&session, &table).await?;
+    refuse_problems(&mut targets::describe(&session, &table, &config.columns).await?)?;
     let oldest = session
         .within(ledger::keep_partitions(&session, config.ledger.retention))
         .await

@@ -28,6 +28,10 @@ GRANT EXECUTE ON FUNCTION masq.ledger_oldest(), masq.make_partition(date), masq.
   masq.claim_keys(smallint, bytea, bytea, bytea[]), masq.close_epoch(uuid, bigint, bigint, bigint)
   TO masq_writer, masq_operator;
 
+GRANT EXECUTE ON FUNCTION masq.is_described(text, text, text, jsonb), masq.stale(bytea[], uuid[]),
+  masq.sweep(jsonb, interval), masq.keep_vault(interval, interval, integer), masq.kept_slots(jsonb)
+  TO masq_writer, masq_operator;
+
 -- Dead letters, and whether the numbers add up. A sealed body only on the record.
 GRANT SELECT (sent_at, message_id, reason, queue, recorded_at, receive_count, body_bytes, epoch, subject_tag, resolved_at),
   UPDATE (resolved_at), DELETE ON masq.dead_letters TO masq_operator;
@@ -35,7 +39,8 @@ GRANT EXECUTE ON FUNCTION masq.purged(text, text, uuid[], bigint[]), masq.resolv
 GRANT UPDATE (outcome) ON masq.ledger TO masq_operator;
 GRANT SELECT, INSERT (claimed, reason, letters, keyless) ON masq.replays TO masq_operator;
 GRANT SELECT, INSERT (claimed, condition, letters) ON masq.purges TO masq_operator;
-GRANT SELECT, INSERT (claimed, rows, ledger, keyless) ON masq.baselines TO masq_operator;
+GRANT SELECT, INSERT (claimed, rows, ledger, keyless, erased) ON masq.baselines TO masq_operator;
+GRANT EXECUTE ON FUNCTION masq.rows_erased() TO masq_operator;
 GRANT EXECUTE ON FUNCTION masq.request_open(text, text, bytea[]), masq.fetch_letters(bigint), masq.fetch_epochs(uuid[])
   TO masq_operator;
 
@@ -46,6 +51,14 @@ GRANT EXECUTE ON FUNCTION masq.request_reveal(text, text, text, text, bytea[]), 
   masq.fetch_epochs(uuid[]), masq.revealed(bigint, text, integer, integer, integer), masq.pending(bigint),
   masq.approve(bigint, text, text), masq.found(text, text, text, bytea[])
   TO masq_revealer;
+
+-- Erasing a person, on the record, and erasing again after a restore.
+GRANT EXECUTE ON FUNCTION masq.is_subject_key(bytea), masq.request_erasure(text, text, text, text, bytea),
+  masq.plan_erasure(bigint, text[], text[]), masq.erase(bigint, text, uuid, text[], text[], boolean, jsonb),
+  masq.known_erasures(), masq.is_home(), masq.subjects(bigint),
+  masq.replay_erasure(bigint, text, uuid, bigint, bytea, text[], boolean, jsonb), masq.come_home(bigint, text, bigint),
+  masq.stale(bytea[], uuid[]), masq.sweep(jsonb, interval)
+  TO masq_eraser;
 
 -- The record itself, and the numbers of what is there, to be compared with it. Nothing that is sealed.
 GRANT SELECT ON masq.audit, masq.audit_head, masq.erasures, masq.epochs, masq.replays, masq.purges, masq.baselines

@@ -23,6 +23,7 @@ mod check;
 mod dead;
 mod demo;
 mod find;
+mod forget;
 mod init;
 mod keys;
 mod migrate;
@@ -72,6 +73,7 @@ enum Command {
     Find(find::Args),
     Reveal(reveal::Args),
     Approve(approve::Args),
+    Forget(forget::Args),
     Audit(audit::Args),
     Reconcile(reconcile::Args),
     Queue(queue::Args),
@@ -93,6 +95,7 @@ impl Command {
             Self::Find(args) => Box::pin(find::run(args, context)).await,
             Self::Reveal(args) => Box::pin(reveal::run(args, context)).await,
             Self::Approve(args) => Box::pin(approve::run(args, context)).await,
+            Self::Forget(args) => Box::pin(forget::run(args, context)).await,
             Self::Audit(args) => Box::pin(audit::run(args, context)).await,
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,

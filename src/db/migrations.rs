@@ -31,7 +31,10 @@ pub const MASQ: Schema = Schema {
         ("operators", include_str!("../../migrations/0003_operators.sql")),
         ("vault", include_str!("../../migrations/0004_vault.sql")),
         ("audit", include_str!("../../migrations/0005_audit.sql")),
+        ("forget", include_str!("../../migrations/0006_forget.sql")),
+        ("forgotten", include_str!("../../migrations/0007_forgotten.sql")),
         ("records", include_str!("../../migrations/0008_records.sql")),
+        ("retention", include_str!("../../migrations/0009_retention.sql")),
     ],
     grants: include_str!("../../migrations/roles/masq.sql"),
 };
@@ -39,7 +42,11 @@ pub const MASQ: Schema = Schema {
 /// The salts, deleting which erases a person.
 pub const SLOTS: Schema = Schema {
     name: "masq_slots",
-    migrations: &[("slots", include_str!("../../migrations/slots/0001_slots.sql"))],
+    migrations: &[
+        ("slots", include_str!("../../migrations/slots/0001_slots.sql")),
+        ("forget", include_str!("../../migrations/slots/0002_forget.sql")),
+        ("retention", include_str!("../../migrations/slots/0003_retention.sql")),
+    ],
     grants: include_str!("../../migrations/roles/masq_slots.sql"),
 };
 

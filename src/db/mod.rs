@@ -14,6 +14,7 @@ pub mod known_keys;
 pub mod migrations;
 pub mod roles;
 pub mod sqlstate;
+pub mod targets;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -93,7 +93,7 @@ impl EpochHeader {
 pub struct SealedBody(pub Vec<u8>);
 
 /// Names a person to whoever holds the subject key: HMAC-SHA-256(subject key, name)[..16].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SubjectTag(pub [u8; 16]);
 
 /// The key of subject tags. It is never rotated: a tag must find what was sealed years ago.

@@ -80,9 +80,11 @@ impl Database {
         session.batch_execute(&format!("{TABLE}{place}")).await.expect("the table can be made");
     }
 
-    /// Makes the workers' login one of masq_writer. After `masq migrate --roles`.
+    /// Makes the workers' login one of masq_writer. After `masq migrate --roles`. One right more is for the mutant that
+    /// forgets keys early, whom otherwise PostgreSQL would find out.
     pub(crate) async fn grant(&self) {
-        self.session().await.batch_execute(&format!("GRANT masq_writer TO {LOGIN}")).await.expect("rights can be given");
+        let grants = format!("GRANT masq_writer TO {LOGIN}; GRANT DELETE ON masq.ledger TO {LOGIN}");
+        self.session().await.batch_execute(&grants).await.expect("rights can be given");
     }
 
     fn password(&self) -> &str {
