@@ -18,6 +18,7 @@ use crate::{
         examine::{self, Examined},
         known_keys,
         migrations::{self, Migrated},
+        targets,
     },
     metrics::Metrics,
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
@@ -31,7 +32,7 @@ use crate::{
         postgres::{PostgresSink, Target},
         witness::Stand,
     },
-    vault::{keyfile::KeyError, keyring::KeyRing, token::TooLong},
+    vault::{keyfile::KeyError, keyring::KeyRing, refusal::Refusal, token::TooLong},
 };
 
 /// How long a message is hidden from others where neither the configuration nor the queue says: SQS's own default.
@@ -256,6 +257,7 @@ async fn prepare(
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
     migrations::note_target(&session, &table).await?;
+    refuse_problems(&mut targets::describe(&session, &table, &config.columns).await?)?;
     let oldest = session
         .within(ledger::keep_partitions(&session, config.ledger.retention))
         .await
@@ -348,6 +350,9 @@ impl From<DbError> for StartError {
             DbError::Unavailable(what) => Self::Absent(what),
             DbError::Denied(what) => Self::Denied(what),
             DbError::Misconfigured(what) => refused("database", what),
+            DbError::Refused(Refusal { remedy, said }) => {
+                Self::Problems(vec![Finding::refused("database", said, remedy.advice())])
+            }
         }
     }
 }

@@ -31,7 +31,8 @@ enum Command {
     Status(StatusArgs),
 }
 
-/// Make new keys: token.key, subject.key and recovery.pub for the workers, and recovery.key, which opens what they seal
+/// Make new keys: token.key, subject.key and recovery.pub for the workers, recovery.key, which opens what they seal, and
+/// audit.key and audit.pub, which sign and check the audit log
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   masq keys new keys
@@ -119,8 +120,8 @@ fn status(args: &StatusArgs, context: &Context) -> Result<Exit, Failure> {
     } else {
         report::print(table(&files))?;
     }
-    let [.., recovery] = &files;
-    if recovery.mode.is_some() && !args.json {
+    let away = |file: &&FileStatus| file.kind == Kind::Recovery && file.mode.is_some() && !args.json;
+    if let Some(recovery) = files.iter().find(away) {
         context.say(format_args!("{} lies beside the worker's keys: move it away.", recovery.path.display()));
     }
     // What is wrong has been said already, for all files at once.
@@ -136,7 +137,7 @@ pub(super) fn forgive_missing_recipients(files: &mut [FileStatus]) {
 }
 
 /// A line a file: name, permissions, and what identifies it or is wrong with it.
-fn table(files: &[FileStatus; 4]) -> String {
+fn table(files: &[FileStatus]) -> String {
     files.iter().map(|file| format!("{:<13} {}\n", file.kind.file(), description(file))).collect()
 }
 
@@ -148,9 +149,12 @@ fn description(file: &FileStatus) -> String {
             Some(arn) => format!("  key id {kid}, opened by {arn}"),
             None => format!("  key id {kid}"),
         },
-        (None, None, []) if file.mode.is_none() && file.kind == Kind::RecoveryPublic => "  KMS alone opens".to_owned(),
-        (None, None, []) if file.mode.is_none() => "  not here, as it should be".to_owned(),
-        (None, None, []) => String::new(),
+        (None, None, []) if file.mode.is_none() => match file.kind {
+            Kind::RecoveryPublic => "  KMS alone opens".to_owned(),
+            Kind::AuditPublic => "  not here".to_owned(),
+            _ => "  not here, as it should be".to_owned(),
+        },
+        (None, None, []) => file.verifier.as_ref().map(|key| format!("  {key}")).unwrap_or_default(),
         (None, None, fingerprints) => format!("  fingerprint {}", listed(fingerprints).join(", ")),
     };
     mode + &about
@@ -168,6 +172,7 @@ fn to_json(file: &FileStatus) -> serde_json::Value {
         "key_id": file.kid,
         "kms_key": file.kms,
         "fingerprints": listed(&file.fingerprints),
+        "verifier": file.verifier.as_ref().map(ToString::to_string),
         "problem": file.problem.as_ref().map(ToString::to_string),
     })
 }

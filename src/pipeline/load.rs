@@ -93,7 +93,7 @@ impl Loaded {
 pub struct Judge<'a> {
     /// Finds whom a refused message concerns.
     pub decoder: &'a Decoder,
-    /// EpochSource refused messages.
+    /// Seals refused messages.
     pub masker: &'a mut Masker,
     /// Where troubles are shown.
     pub status: &'a Status,

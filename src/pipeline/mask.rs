@@ -101,7 +101,7 @@ impl Masker {
         self.sealer.is_spent()
     }
 
-    /// EpochSource under another epoch's key from now on; the old key is wiped.
+    /// Seals under another epoch's key from now on; the old key is wiped.
     pub fn start_epoch(&mut self, epoch: EpochKey) {
         self.sealer.start(epoch);
     }
@@ -111,7 +111,7 @@ impl Masker {
         self.sealer.remember(&batch.seals, &row.seals);
     }
 
-    /// EpochSource a message as a dead letter.
+    /// Seals a message as a dead letter.
     pub fn dead_letter(&mut self, message: &Message, reason: Reason, subject: Option<&Pii<String>>) -> DeadLetter {
         DeadLetter {
             reason,

@@ -36,7 +36,7 @@ pub struct Recipient {
 pub struct Recipients(pub Vec<RecoveryPublic>);
 
 impl Recipients {
-    /// EpochSource an epoch's key to each of them.
+    /// Seals an epoch's key to each of them.
     pub(super) fn wrap(&self, secret: &EpochSecret, now_ms: i64) -> Result<Vec<Wrap>, KeyError> {
         let digest = header_digest(secret.id, now_ms);
         self.0.iter().map(|recipient| Ok(Wrap::new(recipient, &secret.key, &digest, &*random()?))).collect()

@@ -1,4 +1,4 @@
-//! The directory of keys: made once, then loaded by every worker, which needs three of its four files. AWS KMS may stand
+//! The directory of keys: made once, then loaded by every worker, which needs three of its six files. AWS KMS may stand
 //! in for two of them: it opens the token root, and makes the keys of epochs.
 //!
 //! It never opens `recovery.key`: that is [`super::identity`]'s, on another machine.
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use super::keyfile::{KeyError, Kind};
 use super::{
+    audit::checkpoint::{Signer, VerifierKey},
     backend::{EpochSource, Recipient, Recipients, random},
     identity, keyfile,
     kms::{KmsKey, epochs::KmsEpochs, token::WrappedRoot},
@@ -24,8 +25,9 @@ use super::{
     token::TokenRoot,
 };
 
-/// The four files of a directory.
-const KINDS: [Kind; 4] = [Kind::Token, Kind::Subject, Kind::RecoveryPublic, Kind::Recovery];
+/// The six files of a directory.
+const KINDS: [Kind; 6] =
+    [Kind::Token, Kind::Subject, Kind::RecoveryPublic, Kind::Recovery, Kind::Audit, Kind::AuditPublic];
 
 /// What a worker needs: tokens, subject tags, and sealing. Nothing here opens what was sealed before.
 pub struct KeyRing {
@@ -91,6 +93,17 @@ impl KeyRing {
         }
     }
 
+    /// Loads `subject.key` alone: whoever erases needs no other.
+    pub fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
+        Ok(SubjectKey::new(&secret(dir, Kind::Subject)?.1))
+    }
+
+    /// Loads `token.key` alone.
+    pub fn token(dir: &Path) -> Result<TokenRoot, KeyError> {
+        let (kid, root) = secret(dir, Kind::Token)?;
+        Ok(TokenRoot::new(kid, &root))
+    }
+
     /// Keys of random bytes that stand in no file. Their tokens are nobody else's, and what they seal stays sealed.
     pub fn throw_away() -> Result<Self, KeyError> {
         Ok(Self {
@@ -120,14 +133,14 @@ impl KeyRing {
 #[derive(Debug)]
 pub struct Created {
     /// In the order of [`Kind`].
-    pub files: [PathBuf; 4],
+    pub files: [PathBuf; 6],
     /// The key id of the tokens.
     pub kid: NonZeroU8,
     /// SHA-256 of the recovery public key.
     pub fingerprint: [u8; 32],
 }
 
-/// Makes all four files, in a directory that it makes if need be (mode 0700). An existing file is never overwritten.
+/// Makes all six files, in a directory that it makes if need be (mode 0700). An existing file is never overwritten.
 ///
 /// All or nothing: after an error none of the files is there that were not there before. With a passphrase
 /// `recovery.key` is an age file, which takes about a second.
@@ -152,11 +165,14 @@ fn create_around(
     let recovery = random::<32>()?;
     let public = RecoveryKey::new(&recovery).public();
     let identity = keyfile::render(Kind::Recovery, kid, recovery.as_slice());
+    let audit = random::<32>()?;
     let texts = [
         (Kind::Token, token),
         (Kind::Subject, keyfile::render(Kind::Subject, kid, random::<32>()?.as_slice())),
         (Kind::RecoveryPublic, keyfile::render(Kind::RecoveryPublic, kid, &public.to_bytes())),
         (Kind::Recovery, identity::protect(identity, passphrase, &random()?)),
+        (Kind::Audit, keyfile::render(Kind::Audit, kid, audit.as_slice())),
+        (Kind::AuditPublic, keyfile::render_verifier(Signer::new(&audit).public())),
     ];
     write_all(dir, &texts)?;
     Ok(Created { files: texts.map(|(kind, _)| dir.join(kind.file())), kid, fingerprint: public.fingerprint() })
@@ -177,16 +193,28 @@ pub struct FileStatus {
     pub kms: Option<String>,
     /// SHA-256 of each key in a readable `recovery.pub`.
     pub fingerprints: Vec<[u8; 32]>,
-    /// Why it cannot be used. An absent `recovery.key` is no problem: a worker should not have it.
+    /// Of a readable `audit.pub`.
+    pub verifier: Option<VerifierKey>,
+    /// Why it cannot be used. An absent `recovery.key` is no problem: a worker should not have it. It needs no audit keys
+    /// either.
     pub problem: Option<KeyError>,
 }
 
-/// Looks at all four files, in the order of [`Kind`]. `recovery.key` is looked at from outside only.
-pub fn status(dir: &Path) -> [FileStatus; 4] {
+/// Looks at all six files, in the order of [`Kind`]. `recovery.key` is looked at from outside only.
+pub fn status(dir: &Path) -> [FileStatus; 6] {
     KINDS.map(|kind| {
         let path = dir.join(kind.file());
         let mode = keyfile::mode(&path).ok();
-        let mut status = FileStatus { kind, path, mode, kid: None, kms: None, fingerprints: Vec::new(), problem: None };
+        let mut status = FileStatus {
+            kind,
+            path,
+            mode,
+            kid: None,
+            kms: None,
+            fingerprints: Vec::new(),
+            verifier: None,
+            problem: None,
+        };
         status.problem = examine(dir, &mut status).err();
         status
     })
@@ -203,9 +231,21 @@ fn examine(dir: &Path, status: &mut FileStatus) -> Result<(), KeyError> {
             status.fingerprints = recipients(dir)?.0.iter().map(RecoveryPublic::fingerprint).collect();
         }
         (Kind::Recovery, Some(mode)) => keyfile::check_mode(Kind::Recovery, &status.path, mode)?,
-        (Kind::Recovery, None) => {}
+        (Kind::Audit, Some(_)) => drop(audit_key(dir)?),
+        (Kind::AuditPublic, Some(_)) => status.verifier = Some(audit_public(&status.path)?),
+        (Kind::Recovery | Kind::Audit | Kind::AuditPublic, None) => {}
     }
     Ok(())
+}
+
+/// Loads `audit.key`.
+pub fn audit_key(dir: &Path) -> Result<Signer, KeyError> {
+    secret(dir, Kind::Audit).map(|(_, seed)| Signer::new(&seed))
+}
+
+/// Reads a verifier key: `audit.pub`, or a file like it.
+pub fn audit_public(path: &Path) -> Result<VerifierKey, KeyError> {
+    keyfile::parse_verifier(path, &*keyfile::read(Kind::AuditPublic, path)?)
 }
 
 fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {
@@ -317,7 +357,7 @@ mod tests {
         let dir = one.path().join("keys");
         let (one, two) = (create(&dir, None).unwrap(), create(two.path(), None).unwrap());
         assert_eq!(mode(&dir), 0o700);
-        assert_eq!(one.files.each_ref().map(|path| mode(path) & !0o044), [0o400; 4]);
+        assert_eq!(one.files.each_ref().map(|path| mode(path) & !0o044), [0o400; 6]);
         assert_eq!(mode(&one.files[3]), 0o400);
         for (a, b) in one.files.iter().zip(&two.files) {
             assert_ne!(fs::read(a).unwrap(), fs::read(b).unwrap());
@@ -364,12 +404,14 @@ mod tests {
         let created = create(dir.path(), None).unwrap();
         fs::set_permissions(&created.files[3], fs::Permissions::from_mode(0o604)).unwrap();
         fs::remove_file(&created.files[1]).unwrap();
-        let [token, subject, public, recovery] = status(dir.path());
+        let [token, subject, public, recovery, audit, verifier] = status(dir.path());
         assert_eq!((token.mode, token.kid, token.problem.is_some()), (Some(0o400), NonZeroU8::new(1), false));
         assert!(matches!((subject.mode, subject.problem), (None, Some(KeyError::Lost { .. }))));
         assert_eq!(public.fingerprints, [created.fingerprint]);
         assert!(matches!((recovery.mode, recovery.problem), (Some(0o604), Some(KeyError::Exposed { .. }))));
-        fs::remove_file(&created.files[3]).unwrap();
-        assert!(status(dir.path())[3].problem.is_none());
+        assert!(audit.problem.is_none());
+        assert_eq!(verifier.verifier.as_ref(), Some(audit_key(dir.path()).ok().unwrap().public()));
+        (3..6).for_each(|at| fs::remove_file(&created.files[at]).unwrap());
+        assert!(status(dir.path())[3..].iter().all(|file| file.problem.is_none()));
     }
 }

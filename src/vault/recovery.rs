@@ -36,7 +36,7 @@ impl RecoveryPublic {
         self.0.to_bytes().to_vec()
     }
 
-    /// EpochSource a key so that only the recovery key opens it, bound to `aad`: encapsulation (1120 bytes), ciphertext and
+    /// Seals a key so that only the recovery key opens it, bound to `aad`: encapsulation (1120 bytes), ciphertext and
     /// tag (48 bytes). The random bytes are used for this once.
     pub fn wrap(&self, key: &[u8; 32], aad: &[u8], random: &[u8; 64]) -> Vec<u8> {
         let (encapsulation, ciphertext) = single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(

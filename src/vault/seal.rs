@@ -67,7 +67,7 @@ pub struct Wrap {
 }
 
 impl Wrap {
-    /// EpochSource an epoch's key. `digest`: [`header_digest`]; the random bytes are used for this once.
+    /// Seals an epoch's key. `digest`: [`header_digest`]; the random bytes are used for this once.
     pub fn new(recipient: &RecoveryPublic, epoch_key: &[u8; 32], digest: &[u8; 32], random: &[u8; 64]) -> Self {
         let mut wrapped = vec![FORMAT];
         wrapped.extend(recipient.wrap(epoch_key, digest, random));
@@ -93,7 +93,7 @@ impl EpochHeader {
 pub struct SealedBody(pub Vec<u8>);
 
 /// Names a person to whoever holds the subject key: HMAC-SHA-256(subject key, name)[..16].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SubjectTag(pub [u8; 16]);
 
 /// The key of subject tags. It is never rotated: a tag must find what was sealed years ago.
@@ -205,14 +205,14 @@ impl EpochKey {
         Slot { subject, salt, key: value_key(&self.values, subject, &salt) }
     }
 
-    /// EpochSource a value for its person, and appends that to `out`. `field`: the token's domain.
+    /// Seals a value for its person, and appends that to `out`. `field`: the token's domain.
     pub fn seal_value(&mut self, slot: &Slot, field: &str, token: &Token, value: Original<'_>, out: &mut Vec<u8>) {
         let nonce = self.nonce();
         let associated = Associated { epoch: self.header.id, subject: slot.subject, token, field };
         seal_value(&slot.key, nonce, &associated, value, out);
     }
 
-    /// EpochSource the body of one message.
+    /// Seals the body of one message.
     pub fn seal(&mut self, message: Key, body: &[u8]) -> SealedBody {
         let nonce = self.nonce();
         let end = PREFIX + (body.len() / BUCKET + 1) * BUCKET;
@@ -296,7 +296,7 @@ impl OpenEpoch {
         open_value(&slot.key, &associated, sealed)
     }
 
-    /// EpochSource a value again, for another token of it. The worker that began the epoch counts nonces, so this one is
+    /// Seals a value again, for another token of it. The worker that began the epoch counts nonces, so this one is
     /// random.
     pub fn seal_value(
         &self,
@@ -505,7 +505,7 @@ mod tests {
         assert_eq!([size(0), size(31), size(32), size(63), size(64)], [32, 32, 64, 64, 96]);
     }
 
-    /// EpochSource without HPKE, which takes milliseconds a time in a build without optimisation.
+    /// Seals without HPKE, which takes milliseconds a time in a build without optimisation.
     fn sealer(sealed: u64) -> EpochKey {
         let secret = EpochSecret::new(&Zeroizing::new([3; 80]));
         EpochKey { sealed, ..EpochKey::new(&secret, 0, Vec::new()) }

@@ -35,6 +35,13 @@ const PURE: &[&str] = &[
     "vault/token",
     "vault/seal",
     "vault/recovery",
+    "vault/audit/checkpoint",
+    "vault/audit/epochs",
+    "vault/audit/export",
+    "vault/audit/findings",
+    "vault/audit/leaf",
+    "vault/audit/merkle",
+    "vault/audit/verify",
 ];
 
 #[rustfmt::skip]

@@ -48,7 +48,7 @@ pub struct Ground {
     /// Of the older and of the newer version.
     configs: [Config; 2],
     stored: Vec<ColumnType>,
-    keys: Arc<KeyRing>,
+    pub keys: Arc<KeyRing>,
     pub recovery: RecoveryKey,
     pub tokens: Tokens,
 }
