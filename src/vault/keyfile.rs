@@ -195,7 +195,8 @@ pub fn render_verifier(key: &VerifierKey) -> Zeroizing<String> {
 pub fn parse_verifier(path: &Path, text: &[u8]) -> Result<VerifierKey, KeyError> {
     let problem = "it holds no verifier key, which is name+id+key in one line";
     let lines = std::str::from_utf8(text).unwrap_or_default().lines().map(str::trim);
-    let mut keys = lines.filter(|line| !line.is_empty() && !line.starts_with('#') && *line != Kind::AuditPublic.header());
+    let mut keys =
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#') && *line != Kind::AuditPublic.header());
     let key = keys.next().and_then(VerifierKey::parse).filter(|_| keys.next().is_none());
     key.ok_or_else(|| KeyError::Malformed { path: path.to_owned(), problem })
 }
@@ -338,7 +339,8 @@ mod tests {
         let read = |text: &str| parse_verifier(Path::new("audit.pub"), text.as_bytes()).ok();
         assert_eq!(read(&render_verifier(&key)), Some(key.clone()));
         assert_eq!(read(&format!("{key}\r\n")), Some(key.clone()));
-        for bad in [String::new(), format!("{key}\n{key}"), format!("x{key}"), "masq-audit-public-key-v1\n".to_owned()] {
+        for bad in [String::new(), format!("{key}\n{key}"), format!("x{key}"), "masq-audit-public-key-v1\n".to_owned()]
+        {
             assert_eq!(read(&bad), None, "{bad}");
         }
     }

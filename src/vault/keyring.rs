@@ -124,7 +124,8 @@ pub fn status(dir: &Path) -> [FileStatus; 6] {
     KINDS.map(|kind| {
         let path = dir.join(kind.file());
         let mode = keyfile::mode(&path).ok();
-        let mut status = FileStatus { kind, path, mode, kid: None, fingerprints: Vec::new(), verifier: None, problem: None };
+        let mut status =
+            FileStatus { kind, path, mode, kid: None, fingerprints: Vec::new(), verifier: None, problem: None };
         status.problem = examine(dir, &mut status).err();
         status
     })
@@ -152,7 +153,7 @@ pub fn audit_key(dir: &Path) -> Result<Signer, KeyError> {
 
 /// Reads a verifier key: `audit.pub`, or a file like it.
 pub fn audit_public(path: &Path) -> Result<VerifierKey, KeyError> {
-    keyfile::parse_verifier(path, &*keyfile::read(Kind::AuditPublic, path)?)
+    keyfile::parse_verifier(path, &keyfile::read(Kind::AuditPublic, path)?)
 }
 
 fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {

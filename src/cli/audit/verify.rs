@@ -87,7 +87,8 @@ async fn verify(args: Args, context: &Context) -> Result<Exit, Failure> {
     };
     audit.end();
     if count == 0 && audit.tree().size() > 0 {
-        let text = "there is no signed checkpoint to compare with: a log whose hashes were all made anew would look like this";
+        let text =
+            "there is no signed checkpoint to compare with: a log whose hashes were all made anew would look like this";
         audit.findings.note(Code::NoCheckpoint, None, text.to_owned());
     }
     if args.json {
@@ -197,7 +198,10 @@ fn as_text(audit: &Audit, checkpoints: usize) -> String {
         line("ok", &format!("{size} entries, each as it was hashed and after the one before; root {root}"));
     }
     if let Some(agreed) = audit.agreed().filter(|agreed| *agreed > 0) {
-        line("ok", &format!("entries 1 to {agreed} are those that the latest of {checkpoints} checkpoints was signed for"));
+        line(
+            "ok",
+            &format!("entries 1 to {agreed} are those that the latest of {checkpoints} checkpoints was signed for"),
+        );
     }
     for Finding { is_note, text, .. } in &audit.findings.list {
         line(if *is_note { "note" } else { "BROKEN" }, text);

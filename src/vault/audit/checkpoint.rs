@@ -150,7 +150,8 @@ pub fn open(note: &str, key: &VerifierKey) -> Result<Checkpoint, NoteError> {
     if origin != Some(key.name()) {
         return Err(NoteError::Foreign);
     }
-    let is_number = |size: &&str| size.bytes().all(|byte| byte.is_ascii_digit()) && (*size == "0" || !size.starts_with('0'));
+    let is_number =
+        |size: &&str| size.bytes().all(|byte| byte.is_ascii_digit()) && (*size == "0" || !size.starts_with('0'));
     let size = size.filter(is_number).and_then(|size| size.parse().ok());
     let root = root.and_then(|root| BASE64_STANDARD.decode(root).ok()?.try_into().ok());
     let (Some(size), Some(root)) = (size, root) else { return Err(NoteError::Malformed) };
@@ -198,7 +199,8 @@ mod tests {
         let signer = Signer::named(seed[1..].try_into().unwrap(), |_| "PeterNeumann".to_owned());
         let key = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
         assert_eq!(signer.public().to_string(), key);
-        let text = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
+        let text =
+            "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
         let note = format!(
             "{text}\n\u{2014} PeterNeumann \
              x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
@@ -255,7 +257,9 @@ mod tests {
         assert!(VerifierKey::parse(&key).is_some());
         let ecdsa = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8";
         assert!(VerifierKey::parse(ecdsa).is_some(), "that is Go's own key, an Ed25519 one");
-        for bad in [key.replace("masq", "mask"), key.replace("+", " "), format!("{key}A"), key[..key.len() - 4].to_owned()] {
+        for bad in
+            [key.replace("masq", "mask"), key.replace("+", " "), format!("{key}A"), key[..key.len() - 4].to_owned()]
+        {
             assert_eq!(VerifierKey::parse(&bad), None, "{bad}");
         }
     }

@@ -127,9 +127,11 @@ impl Epoch {
         }
         for (balance, name) in self.balance.into_iter().zip(NAMES) {
             if balance > 0 {
-                findings.broken(Code::MissingRows, at, format!(
-                    "epoch {id} wrote {balance} {name} more than are there or were deleted on record"
-                ));
+                findings.broken(
+                    Code::MissingRows,
+                    at,
+                    format!("epoch {id} wrote {balance} {name} more than are there or were deleted on record"),
+                );
             }
             // A slot may be written in vain where slots have a database of their own.
             if balance < 0 && name == "slots" {

@@ -134,9 +134,15 @@ mod tests {
     fn anything_else_is_no_entry() {
         let line = write(&entry(7, [9; 32], "reveal", "{}"));
         let twice = line.replace("\"seq\":7", "\"seq\":7,\"seq\":8");
-        for bad in
-            ["", "{}", "[]", &line[1..], &twice, &line.replace("0909", "090"), &line.replace("\"seq\":7", "\"seq\":7.5")]
-        {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            &line[1..],
+            &twice,
+            &line.replace("0909", "090"),
+            &line.replace("\"seq\":7", "\"seq\":7.5"),
+        ] {
             assert_eq!(read(bad), Err(NoEntry), "{bad}");
         }
     }

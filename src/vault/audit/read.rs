@@ -166,11 +166,7 @@ pub async fn epochs(session: &Session, slots: Option<&Session>, epochs: &mut Epo
     Ok(())
 }
 
-async fn stream(
-    session: &Session,
-    sql: &str,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<RowStream, Error> {
+async fn stream(session: &Session, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<RowStream, Error> {
     session.query_typed_raw(sql, parameters.iter().map(|(value, kind)| (*value, kind.clone()))).await
 }
 

@@ -95,8 +95,10 @@ mod tests {
         append(&path, &note).unwrap();
         append(&path, &note).unwrap();
         let file = std::fs::read_to_string(&path).unwrap();
-        let opened: Vec<_> =
-            checkpoint::notes(&file).into_iter().map(|(_, note)| checkpoint::open(note, signer.public()).is_ok()).collect();
+        let opened: Vec<_> = checkpoint::notes(&file)
+            .into_iter()
+            .map(|(_, note)| checkpoint::open(note, signer.public()).is_ok())
+            .collect();
         assert_eq!(opened, [false, true, true]);
         let said = append(dir.path(), &note).unwrap_err().to_string();
         assert!(said.contains("cannot append the checkpoint to /"), "{said}");

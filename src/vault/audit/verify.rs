@@ -90,7 +90,8 @@ impl Audit {
         };
         if seq < self.next {
             let last = self.next - 1;
-            let text = format!("entry {seq} stands after entry {last}: a number stands twice, or the order was changed");
+            let text =
+                format!("entry {seq} stands after entry {last}: a number stands twice, or the order was changed");
             self.findings.broken(Code::Disorder, Some(seq), text);
             return;
         }
@@ -116,7 +117,8 @@ impl Audit {
     fn entry(&mut self, entry: &Entry) {
         let Entry { seq, hash, prev, action, request, .. } = entry;
         if entry.leaf_hash() != *hash {
-            let text = format!("entry {seq} was changed, or stands in the place of another: its hash is of something else");
+            let text =
+                format!("entry {seq} was changed, or stands in the place of another: its hash is of something else");
             self.findings.broken(Code::Changed, Some(*seq), text);
         }
         if self.before.is_some_and(|before| before != *prev) {
@@ -200,10 +202,11 @@ impl Audit {
             return;
         };
         if head.size > last {
-            self.findings.broken(Code::Truncated, Some(self.next), format!(
-                "entries {} to {} are gone: the head of the log knows of them",
-                self.next, head.size
-            ));
+            self.findings.broken(
+                Code::Truncated,
+                Some(self.next),
+                format!("entries {} to {} are gone: the head of the log knows of them", self.next, head.size),
+            );
             return;
         }
         let peaks = head.peaks.iter().map(|peak| peak.as_slice().try_into().ok()).collect::<Option<Vec<Hash>>>();
@@ -211,7 +214,9 @@ impl Audit {
         let fits = self.has_holes || tree.as_ref() == Some(&self.tree);
         let ends_so = self.before.is_none_or(|before| before.as_slice() == head.hash);
         if head.size < last || !fits || !ends_so {
-            let text = format!("the head of the log in masq.audit_head does not fit its {last} entries: one of both was changed");
+            let text = format!(
+                "the head of the log in masq.audit_head does not fit its {last} entries: one of both was changed"
+            );
             self.findings.broken(Code::Head, Some(last).filter(|last| *last > 0), text);
         }
     }
