@@ -107,7 +107,8 @@ fn notes(counts: &Counts) -> impl Iterator<Item = Check> {
     [late_letters, forgotten_letters, suspected].into_iter().flatten()
 }
 
-/// Rows now less rows then are the messages that became rows since, by the ledger and by the record of replays.
+/// Rows now less rows then are the messages that became rows since, by the ledger and by the record of replays, less the
+/// rows that erasures deleted. Rows that were unlinked are still rows.
 fn rows(counts: &Counts, other_writers: bool) -> Check {
     const NAME: &str = "rows are those of the ledger";
     const RECORD: &str = "masq reconcile --baseline records what is there now, for later times to be compared with";
@@ -171,7 +172,7 @@ fn expected(counts: &Counts, baseline: &Baseline) -> i64 {
     let now: i64 = counts.settled.values().sum();
     // What a day held that is forgotten now was there then, too.
     let then: i64 = baseline.settled.iter().filter(|(day, _)| **day >= oldest).map(|(_, count)| count).sum();
-    now - then + counts.keyless - baseline.keyless
+    now - then + counts.keyless - baseline.keyless - (counts.erased - baseline.erased)
 }
 
 #[cfg(test)]
@@ -193,7 +194,13 @@ mod tests {
 
     fn baseline(days_ago: i64, rows: i64, ledger: &[(&str, i64)]) -> Option<Baseline> {
         let at = 1_709_251_200_000 - days_ago * DAY;
-        Some(Baseline { at, rows: BTreeMap::from([("t".to_owned(), rows)]), settled: days(ledger), keyless: 0 })
+        Some(Baseline {
+            at,
+            rows: BTreeMap::from([("t".to_owned(), rows)]),
+            settled: days(ledger),
+            keyless: 0,
+            erased: 0,
+        })
     }
 
     fn verdict(counts: &Counts) -> (Verdict, String) {
@@ -214,6 +221,9 @@ mod tests {
         assert_eq!(verdict(&counts).0, Verdict::Holds, "a replayed letter without a key accounts for it");
         counts.tables[0].count = Some(149);
         assert_eq!(verdict(&counts), (Verdict::Broken, "2 rows are gone".to_owned()));
+        counts.erased = 2;
+        assert_eq!(verdict(&counts).0, Verdict::Holds, "an erasure that deletes rows accounts for them");
+        counts.erased = 0;
         counts.tables[0].deleted = 2;
         assert_eq!(verdict(&counts).0, Verdict::NotCheckable, "somebody deletes");
         counts.tables[0].count = None;

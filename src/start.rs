@@ -18,6 +18,7 @@ use crate::{
         examine::{self, Examined},
         known_keys,
         migrations::{self, Migrated},
+        targets,
     },
     metrics::Metrics,
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
@@ -31,7 +32,7 @@ use crate::{
         postgres::{PostgresSink, Target},
         witness::Stand,
     },
-    vault::{keyfile::KeyError, keyring::KeyRing, token::TooLong},
+    vault::{keyfile::KeyError, keyring::KeyRing, refusal::Refusal, token::TooLong},
 };
 
 /// How long a message is hidden from others where neither the configuration nor the queue says: SQS's own default.
@@ -95,7 +96,7 @@ impl Ready {
     ///
     /// # Errors
     /// If keys cannot be used.
-    pub fn workers<Q: Queue>(
+    pub async fn workers<Q: Queue>(
         &self,
         queue: &Q,
         config: &Config,
@@ -103,29 +104,33 @@ impl Ready {
         intake: &Intake,
     ) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
         let decoder = Arc::new(decoder(config, &self.stored));
-        (0..config.database.connections)
-            .map(|_| {
-                let epoch = shared.keys.new_epoch(now_ms())?;
-                Ok(Worker {
-                    queue: queue.clone(),
-                    sink: PostgresSink::new(self.target(), self.oldest),
-                    intake: intake.clone(),
-                    decoder: Arc::clone(&decoder),
-                    masker: Masker::new(&config.columns, &self.stored, Arc::clone(&shared.keys), epoch)?
-                        .of_queue(&self.queue),
-                    status: Arc::clone(&shared.status),
-                    metrics: Arc::clone(&shared.metrics),
-                })
-            })
-            .collect()
+        let mut workers = Vec::with_capacity(config.database.connections);
+        for _ in 0..config.database.connections {
+            let epoch = shared.keys.new_epoch(now_ms()).await?;
+            workers.push(Worker {
+                queue: queue.clone(),
+                sink: PostgresSink::new(self.target(), self.oldest),
+                intake: intake.clone(),
+                decoder: Arc::clone(&decoder),
+                masker: Masker::new(&config.columns, &self.stored, Arc::clone(&shared.keys), epoch)?
+                    .of_queue(&self.queue),
+                status: Arc::clone(&shared.status),
+                metrics: Arc::clone(&shared.metrics),
+            });
+        }
+        Ok(workers)
     }
 
     /// What reads and masks dead letters again, and the sink that takes them.
     ///
     /// # Errors
     /// As [`Ready::workers`].
-    pub fn reader(&self, config: &Config, keys: &Arc<KeyRing>) -> Result<(Decoder, Masker, PostgresSink), StartError> {
-        let epoch = keys.new_epoch(now_ms())?;
+    pub async fn reader(
+        &self,
+        config: &Config,
+        keys: &Arc<KeyRing>,
+    ) -> Result<(Decoder, Masker, PostgresSink), StartError> {
+        let epoch = keys.new_epoch(now_ms()).await?;
         let masker = Masker::new(&config.columns, &self.stored, Arc::clone(keys), epoch)?.of_queue(&self.queue);
         Ok((decoder(config, &self.stored), masker, PostgresSink::new(self.target(), self.oldest)))
     }
@@ -252,6 +257,7 @@ async fn prepare(
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
     migrations::note_target(&session, &table).await?;
+    refuse_problems(&mut targets::describe(&session, &table, &config.columns).await?)?;
     let oldest = session
         .within(ledger::keep_partitions(&session, config.ledger.retention))
         .await
@@ -344,6 +350,9 @@ impl From<DbError> for StartError {
             DbError::Unavailable(what) => Self::Absent(what),
             DbError::Denied(what) => Self::Denied(what),
             DbError::Misconfigured(what) => refused("database", what),
+            DbError::Refused(Refusal { remedy, said }) => {
+                Self::Problems(vec![Finding::refused("database", said, remedy.advice())])
+            }
         }
     }
 }

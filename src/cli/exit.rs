@@ -12,7 +12,12 @@ use crate::{
     pipeline::PipelineError,
     queue::QueueError,
     start::StartError,
-    vault::{identity::IdentityError, keyring::KeyError},
+    vault::{
+        identity::IdentityError,
+        keyring::KeyError,
+        kms::KmsError,
+        refusal::{Refusal, Remedy},
+    },
 };
 
 /// How masq ends.
@@ -66,7 +71,8 @@ impl Exit {
     fn of_key(error: &KeyError) -> Self {
         match error {
             KeyError::Unreadable { source, .. } | KeyError::Unwritable { source, .. } => Self::of_file(source),
-            KeyError::NoRandomness => Self::Absent,
+            KeyError::NoRandomness | KeyError::Kms(KmsError::Unavailable { .. }) => Self::Absent,
+            KeyError::Kms(KmsError::Denied { .. }) => Self::Denied,
             _ => Self::Config,
         }
     }
@@ -81,6 +87,12 @@ impl From<Complaints> for Failure {
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         Self::of(Exit::of_key(&error), &error)
+    }
+}
+
+impl From<KmsError> for Failure {
+    fn from(error: KmsError) -> Self {
+        KeyError::from(error).into()
     }
 }
 
@@ -129,8 +141,21 @@ impl From<DbError> for Failure {
             DbError::Unavailable(_) => Exit::Absent,
             DbError::Denied(_) => Exit::Denied,
             DbError::Misconfigured(_) => Exit::Config,
+            DbError::Refused(refusal) => return refusal.clone().into(),
         };
         Self::of(exit, &error)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let exit = match refusal.remedy {
+            Remedy::SayWhy | Remedy::AskAnew => Exit::Usage,
+            Remedy::Tomorrow | Remedy::Approval | Remedy::Commit => Exit::Unfinished,
+            Remedy::AnotherPerson | Remedy::Replay => Exit::Denied,
+            Remedy::ActiveKey | Remedy::NewerMasq => Exit::Config,
+        };
+        Self::of(exit, &refusal).hint(refusal.remedy.advice())
     }
 }
 

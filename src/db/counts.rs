@@ -72,6 +72,8 @@ pub struct Counts {
     pub suspects: Found,
     /// Rows without a key in the ledger, made by replaying letters that it does not remember.
     pub keyless: i64,
+    /// Rows that erasures have deleted.
+    pub erased: i64,
     /// The tables that rows go into.
     pub tables: Vec<Rows>,
     /// What was counted last for later moments to be compared with.
@@ -104,6 +106,8 @@ pub struct Baseline {
     pub settled: BTreeMap<String, i64>,
     /// As [`Counts::keyless`].
     pub keyless: i64,
+    /// As [`Counts::erased`].
+    pub erased: i64,
 }
 
 /// Counts everything. `seen` shows how many keys have been read; with `record` the counts become the next baseline, on
@@ -131,12 +135,13 @@ pub async fn count(session: &Session, seen: &AtomicU64, record: Option<&str>) ->
 
 async fn all(session: &Session, seen: &AtomicU64) -> Result<Counts, Error> {
     const BEGINNING: &str = "SELECT now(), coalesce(masq.ledger_oldest(), 'epoch'), \
-                             (SELECT coalesce(sum(keyless), 0)::bigint FROM masq.replays)";
+                             (SELECT coalesce(sum(keyless), 0)::bigint FROM masq.replays), masq.rows_erased()";
     let row = session.query_typed_one(BEGINNING, &[]).await?;
     let mut counts = Counts {
         at: millis(row.try_get(0)?),
         oldest: millis(row.try_get(1)?),
         keyless: row.try_get(2)?,
+        erased: row.try_get(3)?,
         ..Counts::default()
     };
     let mut keys = 0;
@@ -246,7 +251,8 @@ async fn tables(session: &Session) -> Result<Vec<Rows>, Error> {
 }
 
 async fn baseline(session: &Session) -> Result<Option<Baseline>, DbError> {
-    const LAST: &str = "SELECT at, rows::text, ledger::text, keyless FROM masq.baselines ORDER BY id DESC LIMIT 1";
+    const LAST: &str =
+        "SELECT at, rows::text, ledger::text, keyless, erased FROM masq.baselines ORDER BY id DESC LIMIT 1";
     let failed = |error| DbError::new("reading the baseline", &error);
     let Some(row) = session.query_typed_opt(LAST, &[]).await.map_err(failed)? else { return Ok(None) };
     let counts = |text: &str| {
@@ -259,18 +265,24 @@ async fn baseline(session: &Session) -> Result<Option<Baseline>, DbError> {
         rows: counts(row.try_get(1).map_err(failed)?)?,
         settled: counts(row.try_get(2).map_err(failed)?)?,
         keyless: row.try_get(3).map_err(failed)?,
+        erased: row.try_get(4).map_err(failed)?,
     }))
 }
 
 async fn write(session: &Session, counts: &Counts, claimed: &str) -> Result<(), Error> {
-    const INSERT: &str = "INSERT INTO masq.baselines (claimed, rows, ledger, keyless) \
-                          VALUES ($1, $2::text::jsonb, $3::text::jsonb, $4)";
+    const INSERT: &str = "INSERT INTO masq.baselines (claimed, rows, ledger, keyless, erased) \
+                          VALUES ($1, $2::text::jsonb, $3::text::jsonb, $4, $5)";
     let tables = counts.tables.iter().filter_map(|table| Some((table.table.clone(), table.count?.into())));
     let rows = serde_json::Value::Object(tables.collect()).to_string();
     let settled = counts.settled.iter().map(|(day, count)| (day.clone(), (*count).into()));
     let settled = serde_json::Value::Object(settled.collect()).to_string();
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&claimed, Type::TEXT), (&rows, Type::TEXT), (&settled, Type::TEXT), (&counts.keyless, Type::INT8)];
+    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&claimed, Type::TEXT),
+        (&rows, Type::TEXT),
+        (&settled, Type::TEXT),
+        (&counts.keyless, Type::INT8),
+        (&counts.erased, Type::INT8),
+    ];
     session.execute_typed(INSERT, &parameters).await?;
     Ok(())
 }

@@ -1,0 +1,306 @@
+-- Forgetting a person, in one transaction, under a lock that keeps writers of the table out: rows unlinked, sealed copies
+-- deleted. What comes back all the same is the next migration's. Forward only.
+--
+-- The slots may lie in another database; then whoever calls deletes them there first and says how many they were.
+
+-- The key is drawn by whoever erases and stands in the file, too: by it both are compared.
+ALTER TABLE masq.erasures
+  ADD COLUMN key          uuid    NOT NULL UNIQUE,
+  ADD COLUMN delete_rows  boolean NOT NULL,
+  ADD COLUMN rows_deleted bigint  NOT NULL;
+-- Rows that erasures had deleted by then, so that the numbers of rows still add up.
+ALTER TABLE masq.baselines ADD COLUMN erased bigint NOT NULL DEFAULT 0;
+CREATE INDEX dead_letters_subject ON masq.dead_letters (subject_tag) WHERE subject_tag IS NOT NULL;
+
+CREATE FUNCTION masq.rows_erased() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(sum(rows_deleted), 0)::bigint FROM masq.erasures
+$$;
+
+-- Whether a target is described like this. Left to everybody who may use the schema, as masq.note_target is.
+CREATE FUNCTION masq.is_described(schema text, name text, subject text, masked jsonb) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (
+    SELECT FROM masq.targets t
+    WHERE t.schema = is_described.schema AND t.name = is_described.name
+      AND t.subject IS NOT DISTINCT FROM is_described.subject AND t.masked = is_described.masked
+  )
+$$;
+
+-- The columns of a target that hold tokens, and each as text.
+CREATE FUNCTION masq.token_columns(target regclass, masked jsonb)
+RETURNS TABLE (name name, is_bytea boolean, as_text text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT a.attname, b.is_bytea, CASE WHEN b.is_bytea THEN format('encode(%I, ''hex'')', a.attname)
+                                     ELSE format('%I::text', a.attname) END
+  FROM (SELECT DISTINCT item ->> 'column' AS name FROM jsonb_array_elements(token_columns.masked) AS item) AS m
+  JOIN pg_attribute a ON a.attrelid = token_columns.target AND a.attname = m.name AND NOT a.attisdropped AND a.attnum > 0
+  JOIN pg_type t ON t.oid = a.atttypid
+  CROSS JOIN LATERAL (SELECT coalesce(nullif(t.typbasetype, 0), t.oid) = 'bytea'::regtype AS is_bytea) AS b
+  ORDER BY a.attnum
+$$;
+
+-- Which tables have rows of persons: the condition for the rows of one ($1: as the column has it, $2: as tokens), and
+-- the column, its value as text and whether that is a token.
+CREATE FUNCTION masq.tables_of_persons()
+RETURNS TABLE (target regclass, masked jsonb, subject name, is_token boolean, as_text text, whose text, marker text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT c.oid::regclass, t.masked, a.attname, k.is_token, coalesce(k.as_text, format('%I::text', a.attname)),
+         CASE WHEN k.is_token THEN format('%s = ANY ($2)', k.as_text) ELSE format('%I = ANY ($1)', a.attname) END,
+         -- NULL is nobody: it fits every type, no unique or foreign key minds it, no message can bring it, and no two
+         -- erased persons can be told apart. Where the column refuses it, a word that says what happened.
+         CASE WHEN a.attnotnull OR y.typnotnull
+              THEN quote_literal(CASE WHEN m.typmod > 4 THEN left('erased', m.typmod - 4) ELSE 'erased' END)
+              ELSE 'NULL' END
+  FROM masq.targets t
+  JOIN pg_namespace n ON n.nspname = t.schema
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = t.subject AND NOT a.attisdropped
+  JOIN pg_type y ON y.oid = a.atttypid
+  CROSS JOIN LATERAL (SELECT greatest(a.atttypmod, y.typtypmod) AS typmod) AS m
+  LEFT JOIN LATERAL (
+    SELECT true AS is_token, o.as_text FROM masq.token_columns(c.oid, t.masked) o WHERE o.name = a.attname
+  ) AS k ON true
+  ORDER BY t.schema, t.name
+$$;
+
+-- Those that have none, or whose description nobody has written: whatever they hold of a person stays.
+CREATE FUNCTION masq.tables_without_persons() RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(array_agg(c.oid::regclass::text ORDER BY 1), '{}')
+  FROM masq.targets t
+  JOIN pg_namespace n ON n.nspname = t.schema
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
+  WHERE c.oid NOT IN (SELECT target FROM masq.tables_of_persons())
+$$;
+
+-- A token of nobody: key id 0, then what differs in every row and column. It need not be a secret.
+CREATE FUNCTION masq.tombstone() RETURNS text
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT '00' || substr(md5(random()::text || random()) || md5(clock_timestamp()::text || random() || random()), 1, 62)
+$$;
+
+-- Unlinks or deletes the rows of a person. Answers how many, by table.
+CREATE FUNCTION masq.unlink(subjects text[], tokens text[], delete_rows boolean) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  t       record;
+  changes text;
+  done    bigint;
+  rows    jsonb := '{}';
+BEGIN
+  FOR t IN SELECT * FROM masq.tables_of_persons() LOOP
+    SELECT string_agg(format(CASE WHEN c.is_bytea THEN '%1$I = CASE WHEN %1$I IS NOT NULL THEN decode(masq.tombstone(), ''hex'') END'
+                                  ELSE '%1$I = CASE WHEN %1$I IS NOT NULL THEN masq.tombstone() END' END, c.name), ', ')
+    INTO changes FROM masq.token_columns(t.target, t.masked) AS c;
+    IF t.is_token IS NOT TRUE THEN
+      changes := concat_ws(', ', changes, format('%I = %s', t.subject, t.marker));
+    END IF;
+    EXECUTE CASE WHEN delete_rows THEN format('DELETE FROM %s WHERE %s', t.target, t.whose)
+                 ELSE format('UPDATE %s SET %s WHERE %s', t.target, changes, t.whose) END
+    USING subjects, tokens;
+    GET DIAGNOSTICS done = ROW_COUNT;
+    rows := rows || jsonb_build_object(t.target::text, done);
+  END LOOP;
+  RETURN rows;
+END
+$$;
+
+-- The tokens of a person that the vault knows where a table has no other name of them.
+CREATE FUNCTION masq.tokens_of(subject_tag bytea) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(array_agg(DISTINCT encode(e.token, 'hex')), '{}') FROM masq.entries e
+  WHERE e.subject_tag = tokens_of.subject_tag AND e.field IN (
+    SELECT item ->> 'field' FROM masq.tables_of_persons() t, jsonb_array_elements(t.masked) AS item
+    WHERE t.is_token AND item ->> 'column' = t.subject
+  )
+$$;
+
+-- Counts by epoch, added up: {"…": 3} and {"…": 2} are {"…": 5}.
+CREATE FUNCTION masq.add_counts(a jsonb, b jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(jsonb_object_agg(epoch, n), '{}')
+  FROM (SELECT key AS epoch, sum(value::bigint) AS n
+        FROM (SELECT * FROM jsonb_each_text(a) UNION ALL SELECT * FROM jsonb_each_text(b)) AS counts GROUP BY key) AS sums
+$$;
+CREATE FUNCTION masq.sum_counts(counts jsonb) RETURNS bigint
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(sum(value::bigint), 0)::bigint FROM jsonb_each_text(counts)
+$$;
+-- As the log says what was deleted: {"<epoch>": [entries, slots, letters]}.
+CREATE FUNCTION masq.deleted(entries jsonb, slots jsonb, letters jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(jsonb_object_agg(epoch, jsonb_build_array(
+           coalesce((entries ->> epoch)::bigint, 0), coalesce((slots ->> epoch)::bigint, 0),
+           coalesce((letters ->> epoch)::bigint, 0))), '{}')
+  FROM jsonb_object_keys(entries || slots || letters) AS epoch
+$$;
+
+-- Deletes the entries of persons from epochs that were recorded before these moments.
+CREATE FUNCTION masq.delete_entries(tags bytea[], moments timestamptz[]) RETURNS jsonb
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  WITH gone AS (
+    DELETE FROM masq.entries e USING unnest(tags, moments) AS x (tag, moment)
+    WHERE e.subject_tag = x.tag
+      AND coalesce((SELECT o.recorded_at FROM masq.epochs o WHERE o.id = e.epoch), '-infinity') <= x.moment
+    RETURNING e.epoch
+  )
+  SELECT coalesce(jsonb_object_agg(epoch, n), '{}') FROM (SELECT epoch, count(*) AS n FROM gone GROUP BY epoch) AS counts
+$$;
+
+-- Deletes dead letters, and notes it in the ledger as a purge does: 2 becomes 5, 3 becomes 1.
+CREATE FUNCTION masq.delete_letters(sent timestamptz[], ids uuid[]) RETURNS jsonb
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  WITH gone AS (
+    DELETE FROM masq.dead_letters d USING unnest(sent, ids) AS x (sent_at, message_id)
+    WHERE d.sent_at = x.sent_at AND d.message_id = x.message_id
+    RETURNING d.sent_at, d.message_id, d.epoch
+  ), noted AS (
+    UPDATE masq.ledger l SET outcome = CASE l.outcome WHEN 2 THEN 5 ELSE 1 END FROM gone g
+    WHERE l.sent_at = g.sent_at AND l.message_id = g.message_id AND l.outcome IN (2, 3)
+      AND l.sent_at >= masq.ledger_oldest()
+  )
+  SELECT coalesce(jsonb_object_agg(epoch, n), '{}') FROM (SELECT epoch, count(*) AS n FROM gone GROUP BY epoch) AS counts
+$$;
+CREATE FUNCTION masq.delete_letters_of(tags bytea[], moments timestamptz[]) RETURNS jsonb
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT masq.delete_letters(array_agg(sent_at), array_agg(message_id)) FROM (
+    SELECT DISTINCT d.sent_at, d.message_id FROM unnest(tags, moments) AS x (tag, moment)
+    JOIN masq.dead_letters d ON d.subject_tag = x.tag AND d.recorded_at <= x.moment ORDER BY 1, 2
+  ) AS letters
+$$;
+
+-- Whether this is where all erasures are known: see masq.home.
+CREATE FUNCTION masq.is_home() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT (SELECT identity FROM masq.home) IS NOT DISTINCT FROM masq.identity()
+$$;
+
+-- Whether this is the key of subject tags, by its check value; with another one nobody would be found.
+CREATE FUNCTION masq.is_subject_key(check_value bytea) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT NOT EXISTS (SELECT FROM masq.key_checks k WHERE k.name = 'subject' AND k.value <> is_subject_key.check_value)
+$$;
+
+-- Asks for the erasure of a person, whose tag it is; or, without one, to replay erasures after a restore.
+CREATE FUNCTION masq.request_erasure(purpose text, ticket text, reason text, claimed text, subject_tag bytea) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM masq.check_why(request_erasure.purpose, request_erasure.ticket, request_erasure.reason);
+  IF subject_tag IS NOT NULL AND NOT masq.is_home() THEN
+    RAISE EXCEPTION 'this database was restored or moved, and erasures have not been replayed since' USING ERRCODE = 'MQ007';
+  END IF;
+  RETURN masq.append(CASE WHEN subject_tag IS NULL THEN 'restore' ELSE 'forget' END, request_erasure.claimed,
+                     request_erasure.purpose, request_erasure.ticket, request_erasure.reason,
+                     array_remove(ARRAY[request_erasure.subject_tag], NULL), NULL, NULL);
+END
+$$;
+
+-- What is there of a person: how many rows, tokens in them and how many of those others have too, entries, slots, letters.
+CREATE FUNCTION masq.plan_erasure(request bigint, subjects text[], tokens text[]) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  tag    bytea := (masq.permitted(plan_erasure.request, 'forget')).items[1];
+  theirs text[] := tokens || masq.tokens_of(tag);
+  t      record;
+  c      record;
+  count  bigint;
+  rows   jsonb := '{}';
+  found  text[];
+  other  text[];
+  many   bigint := 0;
+  shared bigint := 0;
+BEGIN
+  FOR t IN SELECT * FROM masq.tables_of_persons() LOOP
+    EXECUTE format('SELECT count(*) FROM %s WHERE %s', t.target, t.whose) INTO count USING subjects, theirs;
+    rows := rows || jsonb_build_object(t.target::text, count);
+    FOR c IN SELECT * FROM masq.token_columns(t.target, t.masked) LOOP
+      EXECUTE format('SELECT coalesce(array_agg(DISTINCT %s), ''{}'') FROM %s WHERE (%s) AND %I IS NOT NULL',
+                     c.as_text, t.target, t.whose, c.name) INTO found USING subjects, theirs;
+      EXECUTE format('SELECT coalesce(array_agg(DISTINCT %1$s), ''{}'') FROM %2$s WHERE %1$s = ANY ($3) AND (%3$s) IS NOT TRUE',
+                     c.as_text, t.target, t.whose) INTO other USING subjects, theirs, found;
+      many := many + cardinality(found);
+      shared := shared + (
+        SELECT count(*) FROM unnest(found) AS f
+        WHERE f = ANY (other) OR f ~ '^[0-9a-f]{64}$' AND EXISTS (
+          SELECT FROM masq.entries e WHERE e.token = decode(f, 'hex') AND e.subject_tag <> tag));
+    END LOOP;
+  END LOOP;
+  RETURN jsonb_build_object(
+    'rows', rows, 'tokens', many, 'shared_tokens', shared, 'tables_without_persons', masq.tables_without_persons(),
+    'entries', (SELECT count(*) FROM masq.entries e WHERE e.subject_tag = tag),
+    'letters', (SELECT count(*) FROM masq.dead_letters d WHERE d.subject_tag = tag));
+END
+$$;
+
+-- Erases a person. `elsewhere`: the slots that were deleted in another database, by epoch.
+CREATE FUNCTION masq.erase_person(erasure uuid, number bigint, request bigint, claimed text, tag bytea, subjects text[],
+                                  tokens text[], delete_rows boolean, elsewhere jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  moment  timestamptz;
+  slots   jsonb := coalesce(elsewhere, '{}');
+  rows    jsonb;
+  entries jsonb;
+  letters jsonb;
+  outcome jsonb;
+BEGIN
+  EXECUTE coalesce((SELECT 'LOCK TABLE ' || string_agg(target::text, ', ') || ' IN SHARE ROW EXCLUSIVE MODE'
+                    FROM masq.tables_of_persons()), 'SELECT');
+  moment := clock_timestamp();
+  rows := masq.unlink(subjects, tokens || masq.tokens_of(tag), delete_rows);
+  letters := masq.delete_letters_of(ARRAY[tag], ARRAY[moment]);
+  IF to_regclass('masq_slots.slots') IS NOT NULL THEN
+    slots := masq.add_counts(slots, masq_slots.erase(erasure, tag));
+  END IF;
+  entries := masq.delete_entries(ARRAY[tag], ARRAY[moment]);
+  INSERT INTO masq.erasures (id, subject_tag, erased_at, request, key, delete_rows, rows_deleted)
+  VALUES (number, tag, moment, request, erasure, erase_person.delete_rows,
+          CASE WHEN erase_person.delete_rows THEN masq.sum_counts(rows) ELSE 0 END);
+  outcome := jsonb_build_object(
+    'number', number, 'rows', rows, 'rows_deleted', erase_person.delete_rows, 'entries', masq.sum_counts(entries),
+    'slots', masq.sum_counts(slots), 'letters', masq.sum_counts(letters),
+    'tables_without_persons', masq.tables_without_persons());
+  PERFORM masq.append('forgotten', claimed, NULL, NULL, NULL, ARRAY[tag], request,
+                      (outcome || jsonb_build_object('deleted', masq.deleted(entries, slots, letters)))::text);
+  RETURN outcome;
+END
+$$;
+
+-- What came of an erasure; NULL if there was none of this key.
+CREATE FUNCTION masq.outcome_of(erasure uuid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce((SELECT a.detail::jsonb - 'deleted' FROM masq.audit a
+                   WHERE a.action = 'forgotten' AND a.request = x.request AND (a.detail::jsonb ->> 'number')::bigint = x.id),
+                  '{}')
+  FROM masq.erasures x WHERE x.key = erasure
+$$;
+
+-- Erases the person of a request. The same key again changes nothing and answers what came of it then.
+CREATE FUNCTION masq.erase(request bigint, claimed text, erasure uuid, subjects text[], tokens text[],
+                           delete_rows boolean, elsewhere jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  asked masq.audit;
+BEGIN
+  asked := masq.permitted(erase.request, 'forget');
+  LOCK TABLE masq.erasures IN EXCLUSIVE MODE;
+  RETURN coalesce(masq.outcome_of(erasure), masq.erase_person(
+    erasure, (SELECT coalesce(max(id), 0) + 1 FROM masq.erasures), asked.seq, erase.claimed, asked.items[1], subjects, tokens,
+    erase.delete_rows, elsewhere));
+END
+$$;
+
+DO $$
+DECLARE
+  f regprocedure;
+BEGIN
+  FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'masq'::regnamespace AND p.proname IN (
+    'rows_erased', 'token_columns', 'tables_of_persons', 'tables_without_persons', 'tombstone', 'unlink', 'tokens_of',
+    'add_counts', 'sum_counts', 'deleted', 'delete_entries', 'delete_letters', 'delete_letters_of', 'is_home',
+    'is_subject_key', 'request_erasure', 'plan_erasure', 'erase_person', 'outcome_of', 'erase'
+  ) LOOP
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+  END LOOP;
+END
+$$;
