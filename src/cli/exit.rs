@@ -12,7 +12,7 @@ use crate::{
     pipeline::PipelineError,
     queue::QueueError,
     start::StartError,
-    vault::{identity::IdentityError, keyring::KeyError},
+    vault::{identity::IdentityError, keyring::KeyError, kms::KmsError},
 };
 
 /// How masq ends.
@@ -66,7 +66,8 @@ impl Exit {
     fn of_key(error: &KeyError) -> Self {
         match error {
             KeyError::Unreadable { source, .. } | KeyError::Unwritable { source, .. } => Self::of_file(source),
-            KeyError::NoRandomness => Self::Absent,
+            KeyError::NoRandomness | KeyError::Kms(KmsError::Unavailable { .. }) => Self::Absent,
+            KeyError::Kms(KmsError::Denied { .. }) => Self::Denied,
             _ => Self::Config,
         }
     }
@@ -81,6 +82,12 @@ impl From<Complaints> for Failure {
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         Self::of(Exit::of_key(&error), &error)
+    }
+}
+
+impl From<KmsError> for Failure {
+    fn from(error: KmsError) -> Self {
+        KeyError::from(error).into()
     }
 }
 

@@ -8,6 +8,7 @@ mod environment;
 mod exit;
 mod hygiene;
 mod lines;
+mod opening;
 mod passphrase;
 mod progress;
 mod report;

@@ -173,6 +173,17 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// Say where KMS is asked for it.
+    #[error("{} is opened by the KMS key {arn} alone, and this command does not ask KMS", path.display())]
+    Wrapped {
+        /// The file.
+        path: PathBuf,
+        /// The key that opens it.
+        arn: String,
+    },
+    /// What KMS says.
+    #[error(transparent)]
+    Kms(#[from] super::kms::KmsError),
     /// Look at the system.
     #[error("the operating system gives no random bytes: look at its kernel and at what the container may do")]
     NoRandomness,

@@ -1,4 +1,5 @@
-//! The directory of keys: made once, then loaded by every worker, which needs three of its six files.
+//! The directory of keys: made once, then loaded by every worker, which needs three of its six files. AWS KMS may stand
+//! in for two of them: it opens the token root, and makes the keys of epochs.
 //!
 //! It never opens `recovery.key`: that is [`super::identity`]'s, on another machine.
 
@@ -7,16 +8,20 @@ use std::{
     num::NonZeroU8,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
 pub use super::keyfile::{KeyError, Kind};
 use super::{
     audit::checkpoint::{Signer, VerifierKey},
+    backend::{EpochSource, Recipient, Recipients, random},
     identity, keyfile,
+    kms::{KmsKey, epochs::KmsEpochs, token::WrappedRoot},
     recovery::{RecoveryKey, RecoveryPublic},
-    seal::{EpochKey, EpochSecret, SubjectKey, Wrap, header_digest},
+    seal::{EpochKey, SubjectKey},
     token::TokenRoot,
 };
 
@@ -30,28 +35,62 @@ pub struct KeyRing {
     pub token: TokenRoot,
     /// Of `subject.key`.
     pub subject: SubjectKey,
-    /// Of `recovery.pub`, one or more: to each of them every epoch is sealed.
-    pub recipients: Vec<RecoveryPublic>,
+    /// Makes epochs, sealed to those in `recovery.pub`, to a key of AWS KMS, or to both.
+    pub epochs: Arc<dyn EpochSource>,
+}
+
+/// What a token.key holds.
+enum Root {
+    Plain(TokenRoot),
+    Wrapped(WrappedRoot),
 }
 
 impl KeyRing {
     /// Loads `token.key`, `subject.key` and `recovery.pub`. Files that others than the owner can change, or secrets
-    /// that others than owner and group can read, are refused.
+    /// that others than owner and group can read, are refused; so is a `token.key` that only KMS opens.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
-        let (kid, root) = secret(dir, Kind::Token)?;
-        let (_, subject) = secret(dir, Kind::Subject)?;
-        Ok(Self { token: TokenRoot::new(kid, &root), subject: SubjectKey::new(&subject), recipients: recipients(dir)? })
+        let token = match root(dir)? {
+            Root::Plain(token) => token,
+            Root::Wrapped(wrapped) => {
+                return Err(KeyError::Wrapped { path: dir.join(Kind::Token.file()), arn: wrapped.arn });
+            }
+        };
+        Ok(Self { token, subject: subject(dir)?, epochs: Arc::new(recipients(dir)?) })
     }
 
-    /// Loads `subject.key` alone: whoever erases needs no other.
-    pub fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
-        Ok(SubjectKey::new(&secret(dir, Kind::Subject)?.1))
-    }
-
-    /// Loads `token.key` alone.
-    pub fn token(dir: &Path) -> Result<TokenRoot, KeyError> {
-        let (kid, root) = secret(dir, Kind::Token)?;
-        Ok(TokenRoot::new(kid, &root))
+    /// Loads the same with the help of KMS where it is needed: for a `token.key` that only KMS opens, and for epochs
+    /// where `epoch_key` names the key that makes them; then `recovery.pub` may be absent. `lookup` reads the
+    /// environment, as AWS's tools do.
+    ///
+    /// # Errors
+    /// Those of [`KeyRing::load`], and what KMS says.
+    pub fn load_with_kms(
+        dir: &Path,
+        epoch_key: Option<&str>,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> impl Future<Output = Result<Self, KeyError>> + Send + use<> {
+        let files =
+            root(dir).and_then(|root| Ok((root, subject(dir)?, optional(recipients(dir), epoch_key.is_some())?)));
+        let files = files.map(|(root, subject, recipients)| {
+            let token = match root {
+                Root::Plain(token) => Ok(token),
+                Root::Wrapped(wrapped) => Err(wrapped.open(lookup)),
+            };
+            (token, subject, recipients)
+        });
+        let epoch_key = epoch_key.map(|name| KmsKey::connect(name, lookup));
+        async move {
+            let (token, subject, recipients) = files?;
+            let token = match token {
+                Ok(token) => token,
+                Err(opening) => opening.await?,
+            };
+            let epochs: Arc<dyn EpochSource> = match epoch_key {
+                Some(key) => Arc::new(KmsEpochs::new(key.await?, recipients).await?),
+                None => Arc::new(recipients),
+            };
+            Ok(Self { token, subject, epochs })
+        }
     }
 
     /// Keys of random bytes that stand in no file. Their tokens are nobody else's, and what they seal stays sealed.
@@ -59,21 +98,23 @@ impl KeyRing {
         Ok(Self {
             token: TokenRoot::new(NonZeroU8::MIN, &*random()?),
             subject: SubjectKey::new(&*random()?),
-            recipients: vec![RecoveryKey::new(&*random()?).public()],
+            epochs: Arc::new(Recipients(vec![RecoveryKey::new(&*random()?).public()])),
         })
     }
 
-    /// SHA-256 of each recovery public key, as `masq keys status` shows it and epoch headers carry it.
-    pub fn fingerprints(&self) -> Vec<[u8; 32]> {
-        self.recipients.iter().map(RecoveryPublic::fingerprint).collect()
+    /// To whom epochs are sealed.
+    pub fn recipients(&self) -> Vec<Recipient> {
+        self.epochs.recipients()
     }
 
-    /// Begins an epoch at `now_ms` (milliseconds since 1970-01-01 UTC) with fresh random bytes.
-    pub fn new_epoch(&self, now_ms: i64) -> Result<EpochKey, KeyError> {
-        let secret = EpochSecret::new(&random()?);
-        let digest = header_digest(secret.id, now_ms);
-        let wraps = self.recipients.iter().map(|recipient| Ok(Wrap::new(recipient, &secret.key, &digest, &*random()?)));
-        Ok(EpochKey::new(&secret, now_ms, wraps.collect::<Result<_, KeyError>>()?))
+    /// The fingerprint of each of them, as `masq keys status` shows it and epoch headers carry it.
+    pub fn fingerprints(&self) -> Vec<[u8; 32]> {
+        self.recipients().iter().map(|recipient| recipient.fingerprint).collect()
+    }
+
+    /// Begins an epoch: see [`EpochSource::new_epoch`].
+    pub fn new_epoch(&self, now_ms: i64) -> BoxFuture<'static, Result<EpochKey, KeyError>> {
+        self.epochs.new_epoch(now_ms)
     }
 }
 
@@ -94,12 +135,28 @@ pub struct Created {
 /// `recovery.key` is an age file, which takes about a second.
 pub fn create(dir: &Path, passphrase: Option<&str>) -> Result<Created, KeyError> {
     let kid = NonZeroU8::MIN;
+    create_around(dir, passphrase, kid, keyfile::render(Kind::Token, kid, random::<32>()?.as_slice()))
+}
+
+/// The same with a token root that only this key of KMS opens. It is asked for first: if it refuses, nothing is made.
+pub async fn create_with_kms(dir: &Path, passphrase: Option<&str>, key: &KmsKey) -> Result<Created, KeyError> {
+    let kid = NonZeroU8::MIN;
+    let wrapped = WrappedRoot::wrap(key, kid, &*random()?).await?;
+    create_around(dir, passphrase, kid, wrapped.render())
+}
+
+fn create_around(
+    dir: &Path,
+    passphrase: Option<&str>,
+    kid: NonZeroU8,
+    token: Zeroizing<String>,
+) -> Result<Created, KeyError> {
     let recovery = random::<32>()?;
     let public = RecoveryKey::new(&recovery).public();
     let identity = keyfile::render(Kind::Recovery, kid, recovery.as_slice());
     let audit = random::<32>()?;
     let texts = [
-        (Kind::Token, keyfile::render(Kind::Token, kid, random::<32>()?.as_slice())),
+        (Kind::Token, token),
         (Kind::Subject, keyfile::render(Kind::Subject, kid, random::<32>()?.as_slice())),
         (Kind::RecoveryPublic, keyfile::render(Kind::RecoveryPublic, kid, &public.to_bytes())),
         (Kind::Recovery, identity::protect(identity, passphrase, &random()?)),
@@ -121,6 +178,8 @@ pub struct FileStatus {
     pub mode: Option<u32>,
     /// Of a readable `token.key`.
     pub kid: Option<NonZeroU8>,
+    /// The ARN of the key of KMS that opens it, if it takes one.
+    pub kms: Option<String>,
     /// SHA-256 of each key in a readable `recovery.pub`.
     pub fingerprints: Vec<[u8; 32]>,
     /// Of a readable `audit.pub`.
@@ -135,8 +194,16 @@ pub fn status(dir: &Path) -> [FileStatus; 6] {
     KINDS.map(|kind| {
         let path = dir.join(kind.file());
         let mode = keyfile::mode(&path).ok();
-        let mut status =
-            FileStatus { kind, path, mode, kid: None, fingerprints: Vec::new(), verifier: None, problem: None };
+        let mut status = FileStatus {
+            kind,
+            path,
+            mode,
+            kid: None,
+            kms: None,
+            fingerprints: Vec::new(),
+            verifier: None,
+            problem: None,
+        };
         status.problem = examine(dir, &mut status).err();
         status
     })
@@ -144,10 +211,13 @@ pub fn status(dir: &Path) -> [FileStatus; 6] {
 
 fn examine(dir: &Path, status: &mut FileStatus) -> Result<(), KeyError> {
     match (status.kind, status.mode) {
-        (Kind::Token, _) => status.kid = Some(secret(dir, Kind::Token)?.0),
+        (Kind::Token, _) => match root(dir)? {
+            Root::Plain(root) => status.kid = Some(root.kid()),
+            Root::Wrapped(wrapped) => (status.kid, status.kms) = (Some(wrapped.kid), Some(wrapped.arn)),
+        },
         (Kind::Subject, _) => drop(secret(dir, Kind::Subject)?),
         (Kind::RecoveryPublic, _) => {
-            status.fingerprints = recipients(dir)?.iter().map(RecoveryPublic::fingerprint).collect();
+            status.fingerprints = recipients(dir)?.0.iter().map(RecoveryPublic::fingerprint).collect();
         }
         (Kind::Recovery, Some(mode)) => keyfile::check_mode(Kind::Recovery, &status.path, mode)?,
         (Kind::Audit, Some(_)) => drop(audit_key(dir)?),
@@ -172,11 +242,34 @@ fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), Ke
     keyfile::parse_secret(kind, &path, &text)
 }
 
-fn recipients(dir: &Path) -> Result<Vec<RecoveryPublic>, KeyError> {
+fn root(dir: &Path) -> Result<Root, KeyError> {
+    let (path, text) = read(dir, Kind::Token)?;
+    if let Some(wrapped) = WrappedRoot::parse(&path, &text)? {
+        return Ok(Root::Wrapped(wrapped));
+    }
+    let (kid, root) = keyfile::parse_secret(Kind::Token, &path, &text)?;
+    Ok(Root::Plain(TokenRoot::new(kid, &root)))
+}
+
+/// Loads `subject.key` alone: whoever erases needs no other.
+pub fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
+    Ok(SubjectKey::new(&secret(dir, Kind::Subject)?.1))
+}
+
+/// No recipients where there is no file of them and none is needed.
+fn optional(recipients: Result<Recipients, KeyError>, is_optional: bool) -> Result<Recipients, KeyError> {
+    match recipients {
+        Err(KeyError::Missing { .. } | KeyError::Lost { .. }) if is_optional => Ok(Recipients::default()),
+        recipients => recipients,
+    }
+}
+
+fn recipients(dir: &Path) -> Result<Recipients, KeyError> {
     let (path, text) = read(dir, Kind::RecoveryPublic)?;
     let malformed = || KeyError::Malformed { path: path.clone(), problem: "a key in it is no X-Wing public key" };
     let keys = keyfile::parse_recipients(&path, &text)?;
-    keys.iter().map(|key| RecoveryPublic::from_bytes(key).ok_or_else(malformed)).collect()
+    let keys = keys.iter().map(|key| RecoveryPublic::from_bytes(key).ok_or_else(malformed));
+    keys.collect::<Result<_, _>>().map(Recipients)
 }
 
 /// A key file's path and text. One that is missing among others is lost: a database written with the rest refuses new keys.
@@ -214,17 +307,11 @@ fn write_all(dir: &Path, texts: &[(Kind, Zeroizing<String>)]) -> Result<(), KeyE
     all
 }
 
-/// Random bytes of the operating system.
-fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, KeyError> {
-    let mut bytes = Zeroizing::new([0; N]);
-    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| KeyError::NoRandomness)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use futures_util::FutureExt;
     use uuid::Uuid;
 
     use super::*;
@@ -247,7 +334,7 @@ mod tests {
         assert_eq!(ring.fingerprints(), [created.fingerprint]);
         assert_eq!(ring.token.kid(), created.kid);
 
-        let mut epoch = ring.new_epoch(5).unwrap_or_else(|error| panic!("{error}"));
+        let mut epoch = ring.new_epoch(5).now_or_never().unwrap().unwrap_or_else(|error| panic!("{error}"));
         let message = Key { sent_at: 7, id: Uuid::from_u128(8) };
         let sealed = epoch.seal(message, b"body");
         let key = identity::load(&created.files[3], Some("correct horse")).unwrap_or_else(|error| panic!("{error}"));

@@ -2,8 +2,8 @@
 //!
 //! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
 //! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase
-//! protects them as [`age`] does it. [`dead`] is the way to a sealed body in the database, on the record; [`purge`] its
-//! end. [`audit`] is that record, as a proof.
+//! protects them as [`age`] does it. [`kms`] stands in for some of them, beside key files behind [`backend`]. [`dead`] is
+//! the way to a sealed body in the database, on the record; [`purge`] its end. [`audit`] is that record, as a proof.
 
 pub mod token;
 
@@ -13,12 +13,14 @@ pub mod sealer;
 
 pub mod age;
 pub mod audit;
+pub mod backend;
 pub mod dead;
 pub mod epochs;
 pub mod erase;
 pub mod identity;
 pub mod keyfile;
 pub mod keyring;
+pub mod kms;
 pub mod purge;
 pub mod refusal;
 pub mod retention;

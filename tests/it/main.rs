@@ -26,6 +26,7 @@ mod deliveries;
 mod demo;
 mod forget;
 mod hostile;
+mod kms;
 mod leaks;
 mod local_queue;
 mod messages;

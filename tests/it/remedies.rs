@@ -44,7 +44,7 @@ async fn one_refused_row_of_five_hundred_costs_twenty_transactions_at_most() {
     database.execute("SELECT pg_reload_conf()").await;
     database.execute("ALTER TABLE user_logins ADD CHECK (user_id <> 'refused')").await;
     let intake = start::intake(&scene.config, None, false);
-    let mut worker = ready.workers(&scene.queue, &scene.config, &scene.shared, &intake).unwrap().remove(0);
+    let mut worker = ready.workers(&scene.queue, &scene.config, &scene.shared, &intake).await.unwrap().remove(0);
     const NONE: i64 = -1;
     let mut most = 0;
     for refused in [NONE, 0, 1, 250, 498, 499] {

@@ -99,7 +99,7 @@ impl Ward {
         self.database.prepare(config).await;
         let worker = connector(&self.database.login("worker"));
         let made = start::database(worker, config, &keys, "login-queue", options()).await;
-        made.unwrap_or_else(|error| panic!("{error}")).reader(config, &keys).unwrap()
+        made.unwrap_or_else(|error| panic!("{error}")).reader(config, &keys).await.unwrap()
     }
 
     /// So many letters `bad_ip:ip`, sent so many minutes ago, each of another user.

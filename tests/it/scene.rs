@@ -74,18 +74,18 @@ impl Scene {
 
     /// Runs until [`Running::stop`].
     pub(crate) async fn run(&self) -> Running {
-        self.run_in(self.start().await)
+        self.run_in(self.start().await).await
     }
 
     /// Likewise, with a login that may do what it needs.
     pub(crate) async fn run_as(&self, url: &str) -> Running {
-        self.run_in(self.start_as(url).await)
+        self.run_in(self.start_as(url).await).await
     }
 
-    fn run_in(&self, ready: Result<start::Ready, StartError>) -> Running {
+    async fn run_in(&self, ready: Result<start::Ready, StartError>) -> Running {
         let ready = ready.unwrap_or_else(|error| panic!("{error}"));
         let intake = start::intake(&self.config, Some(self.visibility), false);
-        let workers = ready.workers(&self.queue, &self.config, &self.shared, &intake).unwrap();
+        let workers = ready.workers(&self.queue, &self.config, &self.shared, &intake).await.unwrap();
         let shutdown = Shutdown::new();
         let signal = shutdown.clone();
         Running { shutdown, ended: tokio::spawn(async move { pipeline::run(workers, &signal).await }) }

@@ -274,14 +274,20 @@ pub async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> S
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// moto's server, an SQS that nobody here wrote. Its endpoint; queues of different regions do not see each other.
-pub async fn moto() -> &'static str {
-    /// It imports much before it listens.
-    const PATIENCE: Duration = Duration::from_secs(120);
-    static MOTO: OnceCell<(String, Child)> = OnceCell::const_new();
-    let start = || async {
+/// moto's server, an SQS and a KMS that nobody here wrote.
+pub struct Moto {
+    /// Its endpoint.
+    pub url: String,
+    _program: Child,
+}
+
+impl Moto {
+    /// One of a test's own, which may set it as it likes. It ends with its handle.
+    pub async fn start() -> Self {
+        /// It imports much before it listens.
+        const PATIENCE: Duration = Duration::from_secs(120);
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
-        let mut child = Command::new("sh")
+        let mut program = Command::new("sh")
             .args(["-c", r#""$0" -H 127.0.0.1 -p "$1" >/dev/null 2>&1 & cat; kill "$!""#])
             .arg(python().with_file_name("moto_server"))
             .arg(port.to_string())
@@ -290,14 +296,19 @@ pub async fn moto() -> &'static str {
             .unwrap();
         let listening = async {
             while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
-                assert!(child.try_wait().unwrap().is_none(), "moto_server ended before it listened");
+                assert!(program.try_wait().unwrap().is_none(), "moto_server ended before it listened");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
         tokio::time::timeout(PATIENCE, listening).await.expect("moto_server does not listen");
-        (format!("http://127.0.0.1:{port}"), child)
-    };
-    &MOTO.get_or_init(start).await.0
+        Self { url: format!("http://127.0.0.1:{port}"), _program: program }
+    }
+}
+
+/// The endpoint of the moto that all tests share; queues of different regions do not see each other.
+pub async fn moto() -> &'static str {
+    static MOTO: OnceCell<Moto> = OnceCell::const_new();
+    &MOTO.get_or_init(Moto::start).await.url
 }
 
 /// The program with these arguments, in this directory and with nothing of this machine's environment.
