@@ -292,14 +292,12 @@ async fn rows_can_be_deleted_and_still_add_up() {
 
 #[tokio::test]
 async fn markers_fit_columns_of_other_types() {
-    let database = Database::ready().await;
-    database
-        .execute(
-            "CREATE TABLE user_logins (user_id char(4) NOT NULL, device_type text, masked_ip bytea, \
-             masked_device_id char(64), locale text, app_version text, create_date date)",
-        )
-        .await;
-    let scene = Scene::on(database, config_of(""));
+    let columns = "[columns]\nuser_id = { from = \"user_id\", type = \"char(4)\", required = true, subject = true }\n\
+                   masked_ip = { from = \"ip\", type = \"bytea\", as = \"ip\", mask = \"hmac\", vault = true }\n\
+                   masked_device_id = { from = \"device_id\", type = \"char(64)\", mask = \"hmac\" }\n";
+    let scene = Scene::with(config_of(columns)).await;
+    scene.prepare().await;
+    scene.database.execute("ALTER TABLE user_logins ALTER user_id SET NOT NULL").await;
     loaded(&scene).await;
     forgotten(&scene, "u", &[]);
     let rows = "SELECT user_id, left(encode(masked_ip, 'hex'), 2), octet_length(masked_ip), left(masked_device_id, 2) \
