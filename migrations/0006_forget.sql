@@ -190,7 +190,7 @@ BEGIN
   IF subject_tag IS NOT NULL AND NOT masq.is_home() THEN
     RAISE EXCEPTION 'this database was restored or moved, and erasures have not been replayed since' USING ERRCODE = 'MQ007';
   END IF;
-  RETURN masq.append(CASE WHEN subject_tag IS NULL THEN 'replay' ELSE 'forget' END, request_erasure.claimed,
+  RETURN masq.append(CASE WHEN subject_tag IS NULL THEN 'restore' ELSE 'forget' END, request_erasure.claimed,
                      request_erasure.purpose, request_erasure.ticket, request_erasure.reason,
                      array_remove(ARRAY[request_erasure.subject_tag], NULL), NULL, NULL);
 END

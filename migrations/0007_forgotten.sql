@@ -23,7 +23,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   t record;
 BEGIN
-  PERFORM masq.permitted(subjects.request, 'replay');
+  PERFORM masq.permitted(subjects.request, 'restore');
   FOR t IN SELECT * FROM masq.tables_of_persons() p WHERE p.is_token IS NOT TRUE LOOP
     RETURN QUERY EXECUTE format('SELECT DISTINCT %s FROM %s WHERE %I IS NOT NULL', t.as_text, t.target, t.subject);
   END LOOP;
@@ -37,7 +37,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   next bigint;
 BEGIN
-  PERFORM masq.permitted(replay_erasure.request, 'replay');
+  PERFORM masq.permitted(replay_erasure.request, 'restore');
   LOCK TABLE masq.erasures IN EXCLUSIVE MODE;
   next := (SELECT coalesce(max(x.id), 0) + 1 FROM masq.erasures x);
   IF masq.outcome_of(erasure) IS NULL AND coalesce(number, next) <> next THEN
@@ -53,12 +53,12 @@ $$;
 CREATE FUNCTION masq.come_home(request bigint, claimed text, replayed bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM masq.permitted(come_home.request, 'replay');
+  PERFORM masq.permitted(come_home.request, 'restore');
   UPDATE masq.home SET identity = masq.identity();
   IF to_regclass('masq_slots.home') IS NOT NULL THEN
     PERFORM masq_slots.come_home();
   END IF;
-  PERFORM masq.append('replayed', come_home.claimed, NULL, NULL, NULL, NULL, come_home.request,
+  PERFORM masq.append('restored', come_home.claimed, NULL, NULL, NULL, NULL, come_home.request,
                       format('{"erasures": %s}', replayed));
 END
 $$;

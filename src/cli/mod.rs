@@ -14,12 +14,15 @@ mod progress;
 mod report;
 mod signals;
 mod sources;
+mod vault;
 mod watch;
 
+mod approve;
 mod audit;
 mod check;
 mod dead;
 mod demo;
+mod find;
 mod forget;
 mod init;
 mod keys;
@@ -27,6 +30,7 @@ mod migrate;
 mod preview;
 mod queue;
 mod reconcile;
+mod reveal;
 mod run;
 mod schema;
 mod send;
@@ -66,6 +70,9 @@ enum Command {
     Migrate(migrate::Args),
     Keys(keys::Args),
     Dead(dead::Args),
+    Find(find::Args),
+    Reveal(reveal::Args),
+    Approve(approve::Args),
     Forget(forget::Args),
     Audit(audit::Args),
     Reconcile(reconcile::Args),
@@ -85,6 +92,9 @@ impl Command {
             Self::Migrate(args) => Box::pin(migrate::run(args, context)).await,
             Self::Keys(args) => keys::run(&args, context).await,
             Self::Dead(args) => Box::pin(dead::run(args, context)).await,
+            Self::Find(args) => Box::pin(find::run(args, context)).await,
+            Self::Reveal(args) => Box::pin(reveal::run(args, context)).await,
+            Self::Approve(args) => Box::pin(approve::run(args, context)).await,
             Self::Forget(args) => Box::pin(forget::run(args, context)).await,
             Self::Audit(args) => Box::pin(audit::run(args, context)).await,
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,

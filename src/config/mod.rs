@@ -19,6 +19,7 @@ mod vault;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+pub(crate) use complaint::suggestion;
 pub use complaint::{Complaint, Complaints, Place};
 pub use dedupe::Dedupe;
 pub use path::Path;

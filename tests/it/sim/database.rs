@@ -366,7 +366,7 @@ impl Tables {
         self.dead.retain(|(by, _)| *by != id);
         self.late.retain(|(by, _)| *by != id);
         self.claims.retain(|_, by| *by != id);
-        self.values.values_mut().for_each(|by| drop(by.remove(&id)));
+        self.values.values_mut().for_each(|by| by.retain(|by| *by != id));
         self.values.retain(|_, by| !by.is_empty());
     }
 }
