@@ -93,17 +93,6 @@ impl KeyRing {
         }
     }
 
-    /// Loads `subject.key` alone: whoever erases needs no other.
-    pub fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
-        Ok(SubjectKey::new(&secret(dir, Kind::Subject)?.1))
-    }
-
-    /// Loads `token.key` alone.
-    pub fn token(dir: &Path) -> Result<TokenRoot, KeyError> {
-        let (kid, root) = secret(dir, Kind::Token)?;
-        Ok(TokenRoot::new(kid, &root))
-    }
-
     /// Keys of random bytes that stand in no file. Their tokens are nobody else's, and what they seal stays sealed.
     pub fn throw_away() -> Result<Self, KeyError> {
         Ok(Self {
@@ -262,7 +251,8 @@ fn root(dir: &Path) -> Result<Root, KeyError> {
     Ok(Root::Plain(TokenRoot::new(kid, &root)))
 }
 
-fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
+/// Loads `subject.key` alone: whoever erases needs no other.
+pub fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
     Ok(SubjectKey::new(&secret(dir, Kind::Subject)?.1))
 }
 
