@@ -24,6 +24,7 @@ mod migrate;
 mod preview;
 mod queue;
 mod reconcile;
+mod risk;
 mod run;
 mod schema;
 mod send;
@@ -64,6 +65,7 @@ enum Command {
     Keys(keys::Args),
     Dead(dead::Args),
     Reconcile(reconcile::Args),
+    Risk(risk::Args),
     Queue(queue::Args),
     Schema(schema::Args),
 }
@@ -81,6 +83,7 @@ impl Command {
             Self::Keys(args) => keys::run(&args, context).await,
             Self::Dead(args) => Box::pin(dead::run(args, context)).await,
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
+            Self::Risk(args) => Box::pin(risk::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),
         }
