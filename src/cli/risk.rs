@@ -165,14 +165,19 @@ fn as_text(report: &Report) -> String {
 /// A line a column.
 fn columns(report: &Report) -> String {
     let width = report.columns.iter().map(|column| column.name.len()).max().unwrap_or(0).max(6);
-    let mut text =
-        format!("\n{:width$}  {:7}  {:>12}  {:>15}  {:>15}  reversed\n", "column", "mask", "different", "most frequent", "ten most");
+    let mut text = format!(
+        "\n{:width$}  {:7}  {:>12}  {:>15}  {:>15}  reversed\n",
+        "column", "mask", "different", "most frequent", "ten most"
+    );
     for column in &report.columns {
         let Finding { name, distinct, top, top_ten, .. } = column;
         let (distinct, top, top_ten) = (grouped(*distinct), percent(*top), percent(*top_ten));
         let mask = mask(column);
         let reversed = column.attacked.map(|attacked| format!("{} of {}", grouped(column.reversed), grouped(attacked)));
-        let line = format!("{name:width$}  {mask:7}  {distinct:>12}  {top:>15}  {top_ten:>15}  {}", reversed.unwrap_or_default());
+        let line = format!(
+            "{name:width$}  {mask:7}  {distinct:>12}  {top:>15}  {top_ten:>15}  {}",
+            reversed.unwrap_or_default()
+        );
         text += line.trim_end();
         text.push('\n');
     }

@@ -5,7 +5,8 @@
 //! goes. Runs on threads of its own; what is read and how it ends is its caller's.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    ops::Range,
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -68,9 +69,8 @@ impl Function {
 
 /// SHA-256 (FIPS 180-4) of what fits into one block: without a buffer it takes half the time.
 fn sha256(value: &[u8], out: &mut [u8; 32]) {
-    const INITIAL: [u32; 8] = [
-        0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-    ];
+    const INITIAL: [u32; 8] =
+        [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
     let mut block = [0; 64];
     block[..value.len()].copy_from_slice(value);
     block[value.len()] = 0x80;
@@ -127,9 +127,9 @@ impl Targets {
         }
         let first = self.digests.partition_point(|(other, ..)| *other < start);
         let same = self.digests[first..].iter().take_while(|(other, ..)| *other == start);
-        let equal = same.enumerate().filter(|(_, (.., digest))| {
-            function.may_be(digest.len()) && hash[..digest.len()] == **digest
-        });
+        let equal = same
+            .enumerate()
+            .filter(|(_, (.., digest))| function.may_be(digest.len()) && hash[..digest.len()] == **digest);
         found.extend(equal.map(|(nth, _)| first + nth));
     }
 }
@@ -191,33 +191,35 @@ impl Pass {
         self.tried >= self.space.size()
     }
 
-    /// Goes on until then. Answers the places of what was reversed.
-    fn go_on(&mut self, targets: &Targets, until: Instant, effort: &Effort<'_>) -> Vec<usize> {
+    /// Goes on until then, or until nothing is left to reverse; on each thread for one chunk at least.
+    fn go_on(&mut self, siege: &Siege<'_>, until: Instant) {
         let started = Instant::now();
         let next = AtomicU64::new(self.next);
         let work = || {
-            let mut found = Vec::new();
-            let mut tried = 0;
-            while Instant::now() < until && !effort.stop.load(Ordering::Relaxed) {
+            let (mut tried, mut reversed) = (0, Vec::new());
+            while !siege.is_over() && (tried == 0 || Instant::now() < until) {
                 let Some(chunk) = self.chunk(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                self.try_all(chunk.clone(), targets, &mut found);
-                tried += chunk.end - chunk.start;
-                effort.tried.fetch_add(chunk.end - chunk.start, Ordering::Relaxed);
+                let size = chunk.end - chunk.start;
+                self.try_all(chunk, siege, &mut reversed);
+                tried += size;
+                siege.effort.tried.fetch_add(size, Ordering::Relaxed);
             }
-            (tried, found)
+            (tried, reversed)
         };
         let done: Vec<(u64, Vec<usize>)> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..effort.threads).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..siege.effort.threads).map(|_| scope.spawn(work)).collect();
             threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
         self.took += started.elapsed();
         self.next = next.into_inner();
-        self.tried += done.iter().map(|(tried, _)| tried).sum::<u64>();
-        done.into_iter().flat_map(|(_, found)| found).collect()
+        for (tried, reversed) in done {
+            self.tried += tried;
+            reversed.into_iter().for_each(|column: usize| self.reversed[column] += 1);
+        }
     }
 
     /// The numbers of the nth chunk. Chunks follow each other in leaps, so that the first are a fair sample.
-    fn chunk(&self, nth: u64) -> Option<std::ops::Range<u64>> {
+    fn chunk(&self, nth: u64) -> Option<Range<u64>> {
         let chunks = self.space.size().div_ceil(CHUNK);
         if nth >= chunks {
             return None;
@@ -227,12 +229,14 @@ impl Pass {
         Some(start..(start + CHUNK).min(self.space.range.end))
     }
 
-    fn try_all(&self, numbers: std::ops::Range<u64>, targets: &Targets, found: &mut Vec<usize>) {
-        let (mut value, mut hash) = ([0; LONGEST], [0; 32]);
+    /// Tries these values; adds the column of each digest that nobody has reversed before.
+    fn try_all(&self, numbers: Range<u64>, siege: &Siege<'_>, reversed: &mut Vec<usize>) {
+        let (mut value, mut hash, mut found) = ([0; LONGEST], [0; 32], Vec::new());
         for number in numbers {
             let len = self.space.write(number, &mut value);
             self.function.hash(&value[..len], &mut hash);
-            targets.find(&hash, self.function, found);
+            siege.targets.find(&hash, self.function, &mut found);
+            reversed.extend(found.drain(..).filter_map(|place| siege.take(place)));
         }
     }
 }
@@ -275,52 +279,51 @@ pub fn attack(targets: &Targets, columns: usize, spaces: &[Space], effort: &Effo
     let fits = |function: &Function| targets.digests.iter().any(|(.., digest)| function.may_be(digest.len()));
     let functions = Function::ALL.into_iter().filter(fits);
     let passes = functions.flat_map(|function| spaces.iter().map(move |space| Pass::new(function, space, columns)));
-    let mut siege = Siege {
+    let mut passes: Vec<Pass> = passes.collect();
+    let siege = Siege {
         targets,
         effort,
-        passes: passes.collect(),
-        is_reversed: vec![false; targets.len()],
-        left: targets.len(),
-        reversed: vec![0; columns],
+        is_reversed: (0..targets.len()).map(|_| AtomicBool::new(false)).collect(),
+        left: AtomicUsize::new(targets.len()),
     };
     let begin = Instant::now();
-    siege.share(begin + effort.time / EXPLORE, |_| true);
-    siege.share(begin + effort.time, Pass::has_reversed);
-    siege.share(begin + effort.time, |_| true);
-    Outcome { passes: siege.passes, reversed: siege.reversed }
+    siege.share(&mut passes, begin + effort.time / EXPLORE, |_| true);
+    siege.share(&mut passes, begin + effort.time, Pass::has_reversed);
+    siege.share(&mut passes, begin + effort.time, |_| true);
+    Outcome { reversed: (0..columns).map(|at| passes.iter().map(|pass| pass.reversed[at]).sum()).collect(), passes }
 }
 
 /// An attack under way.
 struct Siege<'a> {
     targets: &'a Targets,
     effort: &'a Effort<'a>,
-    passes: Vec<Pass>,
-    is_reversed: Vec<bool>,
-    left: usize,
-    reversed: Vec<u64>,
+    is_reversed: Vec<AtomicBool>,
+    left: AtomicUsize,
 }
 
 impl Siege<'_> {
+    fn is_over(&self) -> bool {
+        self.effort.stop.load(Ordering::Relaxed) || self.left.load(Ordering::Relaxed) == 0
+    }
+
     /// Gives each of these passes an equal share of the time until then; what one leaves is the others'.
-    fn share(&mut self, end: Instant, of: impl Fn(&Pass) -> bool) {
-        let chosen: Vec<_> =
-            (0..self.passes.len()).filter(|at| of(&self.passes[*at]) && !self.passes[*at].is_done()).collect();
-        for (nth, at) in chosen.iter().enumerate() {
-            if self.left == 0 {
-                return;
-            }
-            let shares = u32::try_from(chosen.len() - nth).unwrap_or(u32::MAX);
-            let until = Instant::now() + end.saturating_duration_since(Instant::now()) / shares;
-            let pass = &mut self.passes[*at];
-            for place in pass.go_on(self.targets, until, self.effort) {
-                if !std::mem::replace(&mut self.is_reversed[place], true) {
-                    let column = self.targets.digests[place].1;
-                    pass.reversed[column] += 1;
-                    self.reversed[column] += 1;
-                    self.left -= 1;
-                }
-            }
+    fn share(&self, passes: &mut [Pass], end: Instant, of: impl Fn(&Pass) -> bool) {
+        let mut chosen: Vec<_> = passes.iter_mut().filter(|pass| of(pass) && !pass.is_done()).collect();
+        let mut shares = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
+        for pass in &mut chosen {
+            let now = Instant::now();
+            pass.go_on(self, now + end.saturating_duration_since(now) / shares);
+            shares -= 1;
         }
+    }
+
+    /// Notes that the digest at this place is reversed: its column, the first time.
+    fn take(&self, place: usize) -> Option<usize> {
+        let is_known = self.is_reversed[place].swap(true, Ordering::Relaxed);
+        (!is_known).then(|| {
+            self.left.fetch_sub(1, Ordering::Relaxed);
+            self.targets.digests[place].1
+        })
     }
 }
 
@@ -335,6 +338,10 @@ mod tests {
         let outcome = attack(&targets, 3, spaces, &Effort { time, threads: 2, tried: &tried, stop: &stop });
         assert_eq!(tried.into_inner(), outcome.tried());
         outcome
+    }
+
+    fn ipv4(range: Range<u64>) -> Space {
+        Space::all().swap_remove(3).within(range)
     }
 
     const LONG: Duration = Duration::from_secs(600);
@@ -360,11 +367,15 @@ mod tests {
 
     #[test]
     fn every_function_and_length_is_reversed_and_what_is_elsewhere_is_not() {
-        let spaces = [Space::ipv4(0x0a00_0000..0x0a00_4321)];
+        let spaces = [ipv4(0x0a00_0000..0x0a00_4321)];
         let inside = "10.0.66.33";
         for (function, bytes) in [
-            (Function::Md5, 16), (Function::Sha1, 20), (Function::Sha1, 16), (Function::Sha256, 32),
-            (Function::Sha256, 20), (Function::Sha256, 16),
+            (Function::Md5, 16),
+            (Function::Sha1, 20),
+            (Function::Sha1, 16),
+            (Function::Sha256, 32),
+            (Function::Sha256, 20),
+            (Function::Sha256, 16),
         ] {
             let digests = [(2, hashed(function, inside, bytes)), (1, hashed(function, "10.0.67.33", bytes))];
             let outcome = attacked(&digests, &spaces, LONG);
@@ -377,11 +388,11 @@ mod tests {
     #[test]
     fn each_value_of_a_space_is_tried_once_and_an_attack_ends_when_all_is_reversed() {
         for size in [1, 4095, 4096, 4097, 70_001] {
-            let space = Space::ipv4(5..5 + size);
+            let space = ipv4(5..5 + size);
             let pass = Pass::new(Function::Md5, &space, 1);
             let mut numbers: Vec<u64> = (0..).map_while(|nth| pass.chunk(nth)).flatten().collect();
             numbers.sort_unstable();
-            assert!(numbers.into_iter().eq(5..5 + u64::from(size)), "{size}");
+            assert!(numbers.into_iter().eq(5..5 + size), "{size}");
         }
         let first = hashed(Function::Sha256, "0", 32);
         let outcome = attacked(&[(0, first)], &Space::all(), LONG);
@@ -392,7 +403,8 @@ mod tests {
     #[test]
     fn a_value_of_two_columns_is_reversed_in_both_and_one_of_two_spaces_once() {
         let digest = hashed(Function::Sha256, "100000001", 32);
-        let spaces: Vec<_> = Space::all().into_iter().take(2).map(|space| Space { range: 99_999_990..100_000_010, ..space }).collect();
+        let spaces: Vec<_> =
+            Space::all().into_iter().take(2).map(|space| space.within(99_999_990..100_000_010)).collect();
         let outcome = attacked(&[(0, digest.clone()), (1, digest)], &spaces, LONG);
         assert_eq!(outcome.reversed, [1, 1, 0]);
     }

@@ -144,7 +144,9 @@ mod tests {
         ] {
             assert_eq!(digest(text), expected, "{text}");
         }
-        for text in ["", "00", "000102030405060708090a0b0c0d0e0f1011121g", "593-47-5928", &"é".repeat(16), &"x".repeat(64)] {
+        for text in
+            ["", "00", "000102030405060708090a0b0c0d0e0f1011121g", "593-47-5928", &"é".repeat(16), &"x".repeat(64)]
+        {
             assert_eq!(digest(text), None, "{text}");
         }
     }

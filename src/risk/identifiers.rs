@@ -20,7 +20,11 @@ const NAMED: [(char, &str, &str); 18] = [
     ('O', "IP addresses", "ip,ipv4,ipv6,remote addr,client addr"),
     ('F', "e-mail addresses", "email,e mail,mail"),
     ('M', "device identifiers", "device id,serial,imei,udid,idfa,gaid,android id,mac,device identifier,hardware id"),
-    ('A', "names", "first name,last name,full name,given name,family name,surname,user name,username,nickname,person name"),
+    (
+        'A',
+        "names",
+        "first name,last name,full name,given name,family name,surname,user name,username,nickname,person name",
+    ),
     ('G', "social security numbers", "ssn,social security,tax id,national id"),
     ('H', "medical record numbers", "mrn,medical record,patient id"),
     ('I', "health plan numbers", "beneficiary,health plan,insurance,policy number"),
@@ -32,9 +36,17 @@ const NAMED: [(char, &str, &str); 18] = [
     ('P', "biometric identifiers", "fingerprint,biometric,voiceprint,iris,face id"),
     ('Q', "photographs", "photo,image,picture,avatar"),
     ('C', "dates finer than a year", "birth,birthday,dob,date of birth,admission,discharge,death,age"),
-    ('B', "places smaller than a state", "zip,postal,postcode,city,street,address,county,latitude,longitude,lat,lon,lng,geo"),
+    (
+        'B',
+        "places smaller than a state",
+        "zip,postal,postcode,city,street,address,county,latitude,longitude,lat,lon,lng,geo",
+    ),
     ('J', "account numbers", "account,iban,card number,credit card"),
-    ('R', "other codes that are one person's", "user id,userid,uid,customer id,person id,member id,session id,cookie,guid,login"),
+    (
+        'R',
+        "other codes that are one person's",
+        "user id,userid,uid,customer id,person id,member id,session id,cookie,guid,login",
+    ),
 ];
 
 /// Which identifier a column is, if one, and whether its values say so.
@@ -134,7 +146,10 @@ mod tests {
         assert_eq!(letter("device_id", Some(Pattern::NineDigits)), Some('M'));
         assert_eq!(letter("code", Some(Pattern::NineDigits)), Some('G'));
         assert_eq!(letter("event", Some(Pattern::Uuid)), Some('R'));
-        assert_eq!(identifier("create_date", true, None).map(|(found, by_values)| (found.letter, by_values)), Some(('C', true)));
+        assert_eq!(
+            identifier("create_date", true, None).map(|(found, by_values)| (found.letter, by_values)),
+            Some(('C', true))
+        );
         assert_eq!(letter("create_date", None), None, "a number may be a year");
     }
 }

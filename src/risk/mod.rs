@@ -13,6 +13,8 @@ pub mod space;
 pub mod table;
 pub mod words;
 
+use std::collections::HashSet;
+
 use attack::{Outcome, Pass, Targets};
 use groups::Groups;
 use identifiers::Identifier;
@@ -67,6 +69,8 @@ pub struct Finding {
     pub top_ten: f64,
     /// Digests that were attacked; `None` if it holds none.
     pub attacked: Option<u64>,
+    /// Different first bytes of these: of masq's tokens, the ids of their keys.
+    pub key_ids: usize,
     /// How many of these were reversed.
     pub reversed: u64,
     /// How long all that its reversed values can be takes.
@@ -99,9 +103,9 @@ pub fn targets(sample: &Sample) -> Targets {
 
 /// Puts together what was read and what the attack came to.
 pub fn assess(sample: Sample, attack: Outcome) -> Report {
-    let columns: Vec<_> =
-        sample.columns.iter().enumerate().map(|(at, column)| finding(at, column, &attack)).collect();
-    let chosen: Vec<usize> = (0..columns.len()).filter(|at| is_known_of_people(&sample.columns[*at], &columns[*at])).collect();
+    let columns: Vec<_> = sample.columns.iter().enumerate().map(|(at, column)| finding(at, column, &attack)).collect();
+    let chosen: Vec<usize> =
+        (0..columns.len()).filter(|at| is_known_of_people(&sample.columns[*at], &columns[*at])).collect();
     let person = sample.columns.iter().position(|column| column.is_subject);
     let groups = if chosen.is_empty() { Groups::default() } else { grouped(&sample, &chosen, person) };
     Report {
@@ -138,6 +142,7 @@ fn finding(at: usize, column: &Read, attack: &Outcome) -> Finding {
         top,
         top_ten,
         attacked: seen.is_hashed().then(|| seen.digests().count() as u64),
+        key_ids: seen.digests().filter_map(|digest| digest.first()).collect::<HashSet<_>>().len(),
         reversed: attack.reversed[at],
         seconds,
         identifier: identifier(column),

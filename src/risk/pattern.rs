@@ -20,16 +20,8 @@ pub enum Pattern {
 
 impl Pattern {
     /// All, what is most particular first: a phone number may look like much.
-    pub const ALL: [Self; 8] = [
-        Self::Ip,
-        Self::Email,
-        Self::Url,
-        Self::Mac,
-        Self::Uuid,
-        Self::NineDigits,
-        Self::Date,
-        Self::Phone,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Ip, Self::Email, Self::Url, Self::Mac, Self::Uuid, Self::NineDigits, Self::Date, Self::Phone];
 
     /// Whether a value has this form.
     pub fn fits(self, value: &str) -> bool {
@@ -45,11 +37,14 @@ impl Pattern {
             Self::NineDigits => is_like(value, "ddd-dd-dddd"),
             Self::Date => {
                 let day = value.get(..10).unwrap_or_default();
-                is_like(day, "dddd-dd-dd") || is_like(day, "dddd/dd/dd") || is_like(day, "dd/dd/dddd") || is_like(day, "dd.dd.dddd")
+                is_like(day, "dddd-dd-dd")
+                    || is_like(day, "dddd/dd/dd")
+                    || is_like(day, "dd/dd/dddd")
+                    || is_like(day, "dd.dd.dddd")
             }
             Self::Phone => {
                 let digits = value.bytes().filter(u8::is_ascii_digit).count();
-                let is_written_so = value.bytes().all(|byte| byte.is_ascii_digit() || b"+()-. /".contains(&byte));
+                let is_written_so = value.bytes().all(|byte| byte.is_ascii_digit() || b"+()- ".contains(&byte));
                 // Without a plus or a separator it is any number.
                 (7..=15).contains(&digits) && is_written_so && digits < value.len()
             }

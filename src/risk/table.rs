@@ -33,7 +33,7 @@ pub struct Read {
     pub is_subject: bool,
     /// Its type is a day or a moment.
     pub is_date: bool,
-    /// Whether equal values of it are only ever in equal rows' places: a number or id that the database gave.
+    /// What its values look like.
     pub seen: Column,
 }
 
@@ -62,7 +62,9 @@ pub struct Sample {
 pub async fn read(session: &Session, config: &Config, limit: u64, seen: &AtomicU64) -> Result<Sample, DbError> {
     let Some(table) = catalog::table(session, &config.table).await? else {
         let name = catalog::quote_table(&config.table);
-        return Err(DbError::Misconfigured(format!("there is no table {name}: name it in [table] of the configuration")));
+        return Err(DbError::Misconfigured(format!(
+            "there is no table {name}: name it in [table] of the configuration"
+        )));
     };
     let mut sample = prepare(session, config, &table).await?;
     let failed = |error| DbError::new("reading the table", &error);
@@ -97,8 +99,7 @@ async fn prepare(session: &Session, config: &Config, table: &Table) -> Result<Sa
     );
     let readable = session.texts("reading the catalogue", &readable).await?;
     let readable: HashSet<String> = readable.into_iter().flatten().flatten().collect();
-    let (columns, hidden): (Vec<_>, Vec<_>) =
-        table.columns.iter().partition(|column| readable.contains(&column.name));
+    let (columns, hidden): (Vec<_>, Vec<_>) = table.columns.iter().partition(|column| readable.contains(&column.name));
     let name = format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name));
     if columns.is_empty() {
         return Err(DbError::Denied(format!("this login may not read {name}: GRANT SELECT on it")));

@@ -7,6 +7,10 @@ use crate::config::Mask;
 /// a company's one address; lower would speak of every column with few values.
 const FREQUENT: f64 = 0.1;
 
+/// More key ids than this no table's tokens have, for each is a rotation; a hundred plain hashes begin with some eighty
+/// different bytes.
+const KEY_IDS: usize = 16;
+
 /// What follows, a sentence or two each, what is worst first.
 pub fn conclusions(report: &Report) -> Vec<String> {
     if report.rows == 0 {
@@ -29,7 +33,9 @@ pub fn conclusions(report: &Report) -> Vec<String> {
 }
 
 fn reversed(column: &Finding) -> Option<String> {
-    let Finding { name, attacked: Some(attacked), reversed: 1.., seconds: Some(seconds), .. } = column else { return None };
+    let Finding { name, attacked: Some(attacked), reversed: 1.., seconds: Some(seconds), .. } = column else {
+        return None;
+    };
     let Seconds { here, graphics_card } = seconds;
     let count = column.reversed;
     Some(format!(
@@ -44,6 +50,11 @@ fn reversed(column: &Finding) -> Option<String> {
 fn unreversed(column: &Finding) -> Option<String> {
     let Finding { name, attacked: Some(1..), reversed: 0, mask, .. } = column else { return None };
     Some(match mask {
+        Some(Mask::Hmac { .. }) if column.key_ids > KEY_IDS => format!(
+            "No value of {name} was reversed. Its mask is \"hmac\", but not all of these are masq's tokens, which begin \
+             with the number of their key: {} different beginnings. Was there a plain hash before?",
+            column.key_ids,
+        ),
         Some(Mask::Hmac { .. }) => format!(
             "No value of {name} was reversed. Its tokens are keyed: without token.key there is nothing to try them \
              with, however much time there is.",
@@ -125,18 +136,13 @@ pub fn percent(part: f64) -> String {
 /// A time as people say it.
 pub fn time(seconds: f64) -> String {
     match seconds {
-        ..0.001 => "a millisecond".to_owned(),
-        ..10.0 => format!("{} s", three_digits(seconds)),
+        ..0.1 => "a tenth of a second".to_owned(),
+        ..10.0 => format!("{seconds:.1} s"),
         ..120.0 => format!("{seconds:.0} s"),
         ..7200.0 => format!("{:.0} minutes", seconds / 60.0),
         ..172_800.0 => format!("{:.0} hours", seconds / 3600.0),
         _ => format!("{:.0} days", seconds / 86_400.0),
     }
-}
-
-fn three_digits(seconds: f64) -> String {
-    let text = format!("{seconds:.3}");
-    text.get(..4).unwrap_or(&text).trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -146,9 +152,9 @@ mod tests {
     #[test]
     fn figures_are_as_exact_as_they_are_worth() {
         for (seconds, said) in [
-            (0.000_2, "a millisecond"),
-            (0.195_4, "0.19 s"),
-            (2.0, "2 s"),
+            (0.000_2, "a tenth of a second"),
+            (0.195_4, "0.2 s"),
+            (2.0, "2.0 s"),
             (59.6, "60 s"),
             (319.0, "5 minutes"),
             (10_000.0, "3 hours"),

@@ -38,6 +38,7 @@ mod reconcile;
 mod refusals;
 mod remedies;
 mod replay;
+mod risk;
 mod run;
 mod second_opinions;
 mod signature;
