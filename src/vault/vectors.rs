@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::{
     recovery::RecoveryKey,
-    seal::{EpochKey, EpochSecret, SealedBody, SubjectKey, Wrap, header_digest, open},
-    token::{TokenRoot, canonical_ip, hkdf, prefix, sha256},
+    seal::{EpochKey, EpochSecret, OpenEpoch, Original, SealedBody, SubjectKey, Wrap, header_digest, open},
+    token::{Kind, TokenRoot, canonical_ip, hkdf, prefix, sha256},
 };
 use crate::queue::Key;
 
@@ -148,6 +148,63 @@ fn sealed_bodies() {
         let sealed = SealedBody(unhex(&body.sealed));
         assert_eq!(epoch.seal(message, &unhex(&body.body)).0, sealed.0);
         assert_eq!(*open(&recovery, epoch.header(), message, &sealed).unwrap(), unhex(&body.body));
+    }
+}
+
+#[derive(Deserialize)]
+struct Vault {
+    recovery_key: String,
+    subject_key: String,
+    token_root: String,
+    kid: NonZeroU8,
+    id: String,
+    epoch_key: String,
+    salts: String,
+    wrap_random: String,
+    started_at: i64,
+    wrapped: String,
+    entries: Vec<VaultEntry>,
+}
+
+#[derive(Deserialize)]
+struct VaultEntry {
+    subject: String,
+    subject_tag: String,
+    salt: String,
+    field: String,
+    r#type: String,
+    value: String,
+    token: String,
+    sealed: String,
+}
+
+#[test]
+fn sealed_values() {
+    let case: Vault = load(include_str!("../../tests/data/vectors/entry.json"));
+    let recovery = RecoveryKey::new(&fixed(&case.recovery_key));
+    let (key, salts) = (Zeroizing::new(fixed(&case.epoch_key)), Zeroizing::new(fixed(&case.salts)));
+    let secret = EpochSecret { id: case.id.parse().unwrap(), key, salts };
+    let digest = header_digest(secret.id, case.started_at);
+    let wrap = Wrap::new(&recovery.public(), &secret.key, &digest, &fixed(&case.wrap_random));
+    let mut epoch = EpochKey::new(&secret, case.started_at, vec![wrap]);
+    assert_eq!(epoch.header().wraps[0].wrapped, unhex(&case.wrapped));
+    let opened_epoch = OpenEpoch::new(&recovery, epoch.header()).unwrap();
+    let root = TokenRoot::new(case.kid, &fixed(&case.token_root));
+    assert!(case.entries.len() >= 10);
+    for entry in case.entries {
+        let subject = SubjectKey::new(&fixed(&case.subject_key)).tag(&entry.subject);
+        assert_eq!(subject.0, fixed(&entry.subject_tag), "{:?}", entry.subject);
+        let kind = if entry.r#type == "ip" { Kind::Ip } else { Kind::Text };
+        let token = root.domain(&entry.field).unwrap().token(kind, &entry.value).unwrap();
+        assert_eq!(token.to_string(), entry.token, "{:?}", entry.value);
+        let slot = epoch.slot(subject);
+        assert_eq!(slot.salt, fixed(&entry.salt));
+        let mut sealed = Vec::new();
+        epoch.seal_value(&slot, &entry.field, &token, Original { kind, raw: &entry.value }, &mut sealed);
+        assert_eq!(sealed, unhex(&entry.sealed), "{:?}", entry.value);
+        let slot = opened_epoch.slot(subject, &fixed(&entry.salt));
+        let opened = opened_epoch.open_value(&slot, &entry.field, &token, &sealed).unwrap();
+        assert_eq!((opened.kind, opened.raw.as_str()), (kind, entry.value.as_str()));
     }
 }
 
