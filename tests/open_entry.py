@@ -106,14 +106,19 @@ def key_file(path):
 
 def rows(dump, table):
     """The rows of a table and its partitions: COPY blocks, as pg_dump writes them."""
-    copy = re.compile(rf'^COPY {re.escape(table)}(?:_\d+)? \((.*)\) FROM stdin;\n((?:.*\n)*?)\\\.$', re.M)
+    copy = re.compile(rf"^COPY {re.escape(table)}(?:_\d+)? \((.*)\) FROM stdin;\n((?:.*\n)*?)\\\.$", re.M)
     for columns, lines in copy.findall(dump):
-        for line in lines.splitlines():
-            yield dict(zip(columns.split(", "), line.split("\t")))
+        for line in lines.split("\n")[:-1]:
+            yield dict(zip(columns.split(", "), map(plain, line.split("\t"))))
 
 
-def raw(bytea):  # as COPY writes it: \\x and hexadecimal digits
-    return bytes.fromhex(bytea.removeprefix(r"\\x"))
+def plain(text):  # a value as it is, of one as COPY writes it
+    special = dict(zip("bfnrtv", "\b\f\n\r\t\v"))
+    return re.sub(r"\\(.)", lambda escape: special.get(escape[1], escape[1]), text)
+
+
+def raw(bytea):
+    return bytes.fromhex(bytea.removeprefix(r"\x"))
 
 
 def main(identity, dump, token, token_key=None):

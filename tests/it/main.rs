@@ -29,6 +29,7 @@ mod local_queue;
 mod messages;
 mod model;
 mod naughty;
+mod opener;
 mod order;
 mod pipeline;
 mod pooler;
