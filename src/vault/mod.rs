@@ -20,4 +20,6 @@ pub mod keyring;
 pub mod purge;
 
 #[cfg(test)]
+mod published;
+#[cfg(test)]
 mod vectors;
