@@ -32,4 +32,6 @@ pub mod token_files;
 pub mod token_keys;
 
 #[cfg(test)]
+mod published;
+#[cfg(test)]
 mod vectors;
