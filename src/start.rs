@@ -31,7 +31,7 @@ use crate::{
         postgres::{PostgresSink, Target},
         witness::Stand,
     },
-    vault::{keyfile::KeyError, keyring::KeyRing, token::TooLong},
+    vault::{keyfile::KeyError, keyring::KeyRing, refusal::Refusal, token::TooLong},
 };
 
 /// How long a message is hidden from others where neither the configuration nor the queue says: SQS's own default.
@@ -307,6 +307,9 @@ impl From<DbError> for StartError {
             DbError::Unavailable(what) => Self::Absent(what),
             DbError::Denied(what) => Self::Denied(what),
             DbError::Misconfigured(what) => refused("database", what),
+            DbError::Refused(Refusal { remedy, said }) => {
+                Self::Problems(vec![Finding::refused("database", said, remedy.advice())])
+            }
         }
     }
 }

@@ -128,6 +128,9 @@ async fn database(config: &Config, keys: Option<&KeyRing>, allow_unsafe: bool) -
         Err(DbError::Unavailable(what)) => vec![Finding::new(Severity::Absent, "database", what, "")],
         Err(DbError::Denied(what)) => vec![Finding::new(Severity::Denied, "database", what, "")],
         Err(DbError::Misconfigured(what)) => vec![Finding::new(Severity::Refused, "database", what, "")],
+        Err(DbError::Refused(refusal)) => {
+            vec![Finding::refused("database", refusal.said, refusal.remedy.advice())]
+        }
     }
 }
 

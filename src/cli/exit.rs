@@ -12,7 +12,11 @@ use crate::{
     pipeline::PipelineError,
     queue::QueueError,
     start::StartError,
-    vault::{identity::IdentityError, keyring::KeyError},
+    vault::{
+        identity::IdentityError,
+        keyring::KeyError,
+        refusal::{Refusal, Remedy},
+    },
 };
 
 /// How masq ends.
@@ -129,8 +133,21 @@ impl From<DbError> for Failure {
             DbError::Unavailable(_) => Exit::Absent,
             DbError::Denied(_) => Exit::Denied,
             DbError::Misconfigured(_) => Exit::Config,
+            DbError::Refused(refusal) => return refusal.clone().into(),
         };
         Self::of(exit, &error)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let exit = match refusal.remedy {
+            Remedy::SayWhy | Remedy::AskAnew => Exit::Usage,
+            Remedy::Tomorrow | Remedy::Approval | Remedy::Commit => Exit::Unfinished,
+            Remedy::AnotherPerson | Remedy::Replay => Exit::Denied,
+            Remedy::ActiveKey | Remedy::NewerMasq => Exit::Config,
+        };
+        Self::of(exit, &refusal).hint(refusal.remedy.advice())
     }
 }
 

@@ -36,6 +36,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::vault::refusal::Refusal;
 use conninfo::{ChannelBinding, Conninfo, Endpoint, Host, SslMode};
 pub use explain::ConnectError;
 pub use tls::TlsError;
@@ -342,11 +343,17 @@ pub enum DbError {
     /// It fails until somebody changes something.
     #[error("{0}")]
     Misconfigured(String),
+    /// The vault refuses, and says what helps.
+    #[error(transparent)]
+    Refused(Refusal),
 }
 
 impl DbError {
     /// Says what was being done, such as `reading the catalogue`, and how it failed.
     pub fn new(doing: &str, error: &tokio_postgres::Error) -> Self {
+        if let Some(refusal) = Refusal::of(error) {
+            return Self::Refused(refusal);
+        }
         let text = format!("{doing} fails: {}", sqlstate::describe(error));
         // Syntax and rights, data, features, authorization, names: none of these mends itself.
         let lasting = ["42", "22", "0A", "28", "3D", "3F"];

@@ -60,6 +60,7 @@ impl From<DbError> for SinkError {
         match error {
             DbError::Unavailable(text) => Self::Unavailable(text),
             DbError::Denied(text) | DbError::Misconfigured(text) => Self::Misconfigured(text),
+            DbError::Refused(refusal) => Self::Misconfigured(refusal.said),
         }
     }
 }

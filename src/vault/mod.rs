@@ -17,6 +17,7 @@ pub mod identity;
 pub mod keyfile;
 pub mod keyring;
 pub mod purge;
+pub mod refusal;
 
 #[cfg(test)]
 mod vectors;

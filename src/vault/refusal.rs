@@ -1,0 +1,101 @@
+//! What the vault's own functions in the database refuse, and what helps: SQLSTATEs of class MQ, a class that no
+//! PostgreSQL has. migrations/0005_audit.sql raises them.
+//!
+//! Of no other error is the server's message ever told. These messages are masq's own, made of policy, purposes and
+//! numbers, and quote no row.
+
+use thiserror::Error;
+use tokio_postgres::Error;
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{said}")]
+pub struct Refusal {
+    /// What helps.
+    pub remedy: Remedy,
+    /// What the database said.
+    pub said: String,
+}
+
+/// What helps against a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// MQ001: say why, or what, as it is asked for.
+    SayWhy,
+    /// MQ002: ask for less, or tomorrow.
+    Tomorrow,
+    /// MQ003: commit the request first. Whoever calls the functions by hand meets it; masq commits.
+    Commit,
+    /// MQ004: let a second person approve.
+    Approval,
+    /// MQ005: let somebody else approve.
+    AnotherPerson,
+    /// MQ006: ask anew.
+    AskAnew,
+    /// MQ007: replay the erasures.
+    Replay,
+    /// MQ010: make tokens with the key that is active.
+    ActiveKey,
+    /// Another code: the schema is a newer masq's.
+    NewerMasq,
+}
+
+impl Refusal {
+    /// The refusal that this error is; `None` if it is an error of another kind.
+    pub fn of(error: &Error) -> Option<Self> {
+        let error = error.as_db_error()?;
+        let remedy = Remedy::of(error.code().code())?;
+        Some(Self { remedy, said: error.message().to_owned() })
+    }
+}
+
+impl Remedy {
+    fn of(sqlstate: &str) -> Option<Self> {
+        Some(match sqlstate.strip_prefix("MQ")? {
+            "001" => Self::SayWhy,
+            "002" => Self::Tomorrow,
+            "003" => Self::Commit,
+            "004" => Self::Approval,
+            "005" => Self::AnotherPerson,
+            "006" => Self::AskAnew,
+            "007" => Self::Replay,
+            "010" => Self::ActiveKey,
+            _ => Self::NewerMasq,
+        })
+    }
+
+    /// What to do, in words.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::SayWhy => "say --purpose, --ticket and --reason; the purposes stand in the table masq.purposes",
+            Self::Tomorrow => {
+                "ask for fewer tokens, or after midnight UTC; daily_quota in [vault] says how many a login may ask for"
+            }
+            Self::Commit => "commit the request, then fetch what it asks for: otherwise a ROLLBACK would hide it",
+            Self::Approval => {
+                "let somebody with another login run `masq approve` with the request's number, then go on"
+            }
+            Self::AnotherPerson => "somebody with another login of the database has to approve it",
+            Self::AskAnew => "ask anew: a request is answered for an hour, and only to the login that made it",
+            Self::Replay => {
+                "after a restore, first erase again who was erased since: masq forget --replay FILE, with the file of \
+                 `[vault] erasures`"
+            }
+            Self::ActiveKey => "put the file of the active key in the place of token.key: `masq keys status`",
+            Self::NewerMasq => "use the masq that made this schema, or a newer one",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_class_mq_is_a_refusal_and_none_of_it_is_lost() {
+        assert_eq!(Remedy::of("MQ002"), Some(Remedy::Tomorrow));
+        assert_eq!(Remedy::of("MQ010"), Some(Remedy::ActiveKey));
+        assert_eq!(Remedy::of("MQ999"), Some(Remedy::NewerMasq));
+        assert_eq!((Remedy::of("42501"), Remedy::of("P0001"), Remedy::of("")), (None, None, None));
+    }
+}
