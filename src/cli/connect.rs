@@ -74,11 +74,32 @@ pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
             .hint("name it with --database-url, DATABASE_URL, PGHOST and its like, or url in [database]"));
     }
     let text = database.url.as_deref().unwrap_or_default();
+    connector_to(config, "database", text, database.password_file.as_deref())
+}
+
+/// The way to the database with the slots, which is the same one unless the configuration says otherwise.
+///
+/// # Errors
+/// As [`connector`].
+pub(super) fn slots_connector(config: &Config) -> Result<Connector, Failure> {
+    match &config.vault.slots_url {
+        Some(url) => connector_to(config, "slots", url, config.vault.slots_password_file.as_deref()),
+        None => connector(config),
+    }
+}
+
+fn connector_to(
+    config: &Config,
+    part: &'static str,
+    text: &str,
+    password_file: Option<&Path>,
+) -> Result<Connector, Failure> {
+    let database = &config.database;
     let mut conninfo = Conninfo::parse(text, account::me(&lookup).as_deref(), &lookup)?;
     for warning in &conninfo.warnings {
-        tracing::warn!(part = "database", "{warning}");
+        tracing::warn!(part, "{warning}");
     }
-    if let Some(path) = &database.password_file {
+    if let Some(path) = password_file {
         conninfo.set_password(&first_line(path)?);
     }
     let timeouts = Timeouts {

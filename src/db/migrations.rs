@@ -28,6 +28,7 @@ pub static MASQ: Schema = Schema {
         ("operators", include_str!("../../migrations/0003_operators.sql")),
         ("vault", include_str!("../../migrations/0004_vault.sql")),
         ("audit", include_str!("../../migrations/0005_audit.sql")),
+        ("rotate", include_str!("../../migrations/0007_rotate.sql")),
     ],
 };
 

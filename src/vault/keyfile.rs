@@ -163,6 +163,13 @@ pub fn render(kind: Kind, kid: NonZeroU8, key: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(format!("{}{id}\n{}{}\n", kind.header(), kind.comment(), *key))
 }
 
+/// The text of [`Kind::RecoveryPublic`] with these keys, one a line.
+pub fn render_recipients(keys: &[Vec<u8>]) -> String {
+    let kind = Kind::RecoveryPublic;
+    let keys: String = keys.iter().map(|key| BASE64_STANDARD.encode(key) + "\n").collect();
+    format!("{}\n{}{keys}", kind.header(), kind.comment())
+}
+
 /// Reads that text: the key id (1 for kinds that have none) and the key, of any length. `path` is for the complaint.
 /// Blank lines and comments may be anywhere.
 pub fn parse(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, Zeroizing<Vec<u8>>), KeyError> {

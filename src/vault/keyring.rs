@@ -17,6 +17,7 @@ use super::{
     recovery::{RecoveryKey, RecoveryPublic},
     seal::{EpochKey, EpochSecret, SubjectKey, Wrap, header_digest},
     token::TokenRoot,
+    token_files,
 };
 
 /// The four files of a directory.
@@ -24,7 +25,7 @@ const KINDS: [Kind; 4] = [Kind::Token, Kind::Subject, Kind::RecoveryPublic, Kind
 
 /// What a worker needs: tokens, subject tags, and sealing. Nothing here opens what was sealed before.
 pub struct KeyRing {
-    /// Of `token.key`.
+    /// Of `token.key`, or of the file of another key id.
     pub token: TokenRoot,
     /// Of `subject.key`.
     pub subject: SubjectKey,
@@ -33,12 +34,22 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Loads `token.key`, `subject.key` and `recovery.pub`. Files that others than the owner can change, or secrets
-    /// that others than owner and group can read, are refused.
+    /// Loads the first token key that there is (`token.key` as long as it is), `subject.key` and `recovery.pub`. Files that
+    /// others than the owner can change, or secrets that others than owner and group can read, are refused.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
-        let (kid, root) = secret(dir, Kind::Token)?;
+        let first = token_files::paths(dir).into_iter().next();
+        let token = first.map_or_else(|| Err(missing(dir, Kind::Token)), |path| token_files::read(&path))?;
+        Self::with(dir, token)
+    }
+
+    /// The same with the token key of this id, which is the one that makes tokens in a database.
+    pub fn load_kid(dir: &Path, kid: NonZeroU8) -> Result<Self, KeyError> {
+        Self::with(dir, token_files::load(dir, kid)?)
+    }
+
+    fn with(dir: &Path, token: TokenRoot) -> Result<Self, KeyError> {
         let (_, subject) = secret(dir, Kind::Subject)?;
-        Ok(Self { token: TokenRoot::new(kid, &root), subject: SubjectKey::new(&subject), recipients: recipients(dir)? })
+        Ok(Self { token, subject: SubjectKey::new(&subject), recipients: recipients(dir)? })
     }
 
     /// Keys of random bytes that stand in no file. Their tokens are nobody else's, and what they seal stays sealed.
@@ -94,6 +105,19 @@ pub fn create(dir: &Path, passphrase: Option<&str>) -> Result<Created, KeyError>
     Ok(Created { files: texts.map(|(kind, _)| dir.join(kind.file())), kid, fingerprint: public.fingerprint() })
 }
 
+/// Makes another recovery key and its public half, in a directory that it makes if need be. All or nothing, as [`create`].
+pub fn create_recovery(dir: &Path, passphrase: Option<&str>) -> Result<RecoveryPublic, KeyError> {
+    let recovery = random::<32>()?;
+    let public = RecoveryKey::new(&recovery).public();
+    let identity = keyfile::render(Kind::Recovery, NonZeroU8::MIN, recovery.as_slice());
+    let texts = [
+        (Kind::RecoveryPublic, keyfile::render(Kind::RecoveryPublic, NonZeroU8::MIN, &public.to_bytes())),
+        (Kind::Recovery, identity::protect(identity, passphrase, &random()?)),
+    ];
+    write_all(dir, &texts)?;
+    Ok(public)
+}
+
 /// What can be said of one key file without showing it.
 #[derive(Debug)]
 pub struct FileStatus {
@@ -103,7 +127,7 @@ pub struct FileStatus {
     pub path: PathBuf,
     /// Its permission bits; `None` if it is not there.
     pub mode: Option<u32>,
-    /// Of a readable `token.key`.
+    /// Of a readable token key.
     pub kid: Option<NonZeroU8>,
     /// SHA-256 of each key in a readable `recovery.pub`.
     pub fingerprints: Vec<[u8; 32]>,
@@ -111,20 +135,28 @@ pub struct FileStatus {
     pub problem: Option<KeyError>,
 }
 
-/// Looks at all four files, in the order of [`Kind`]. `recovery.key` is looked at from outside only.
-pub fn status(dir: &Path) -> [FileStatus; 4] {
-    KINDS.map(|kind| {
-        let path = dir.join(kind.file());
-        let mode = keyfile::mode(&path).ok();
-        let mut status = FileStatus { kind, path, mode, kid: None, fingerprints: Vec::new(), problem: None };
-        status.problem = examine(dir, &mut status).err();
-        status
-    })
+/// Looks at all files, in the order of [`Kind`], token keys by key id. `recovery.key` is looked at from outside only.
+pub fn status(dir: &Path) -> Vec<FileStatus> {
+    let mut tokens = token_files::paths(dir);
+    if tokens.is_empty() {
+        tokens.push(dir.join(Kind::Token.file())); // the name under which it is missed
+    }
+    let tokens = tokens.into_iter().map(|path| (Kind::Token, path));
+    let others = KINDS[1..].iter().map(|kind| (*kind, dir.join(kind.file())));
+    tokens.chain(others).map(|(kind, path)| file_status(dir, kind, path)).collect()
+}
+
+fn file_status(dir: &Path, kind: Kind, path: PathBuf) -> FileStatus {
+    let mode = keyfile::mode(&path).ok();
+    let mut status = FileStatus { kind, path, mode, kid: None, fingerprints: Vec::new(), problem: None };
+    status.problem = examine(dir, &mut status).err();
+    status
 }
 
 fn examine(dir: &Path, status: &mut FileStatus) -> Result<(), KeyError> {
     match (status.kind, status.mode) {
-        (Kind::Token, _) => status.kid = Some(secret(dir, Kind::Token)?.0),
+        (Kind::Token, None) => return Err(missing(dir, Kind::Token)),
+        (Kind::Token, Some(_)) => status.kid = Some(token_files::read(&status.path)?.kid()),
         (Kind::Subject, _) => drop(secret(dir, Kind::Subject)?),
         (Kind::RecoveryPublic, _) => {
             status.fingerprints = recipients(dir)?.iter().map(RecoveryPublic::fingerprint).collect();
@@ -140,23 +172,59 @@ fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), Ke
     keyfile::parse_secret(kind, &path, &text)
 }
 
-fn recipients(dir: &Path) -> Result<Vec<RecoveryPublic>, KeyError> {
+/// The recovery keys to which epochs are sealed: those in `recovery.pub`.
+///
+/// # Errors
+/// If it cannot be used.
+pub fn recipients(dir: &Path) -> Result<Vec<RecoveryPublic>, KeyError> {
     let (path, text) = read(dir, Kind::RecoveryPublic)?;
-    let malformed = || KeyError::Malformed { path: path.clone(), problem: "a key in it is no X-Wing public key" };
-    let keys = keyfile::parse_recipients(&path, &text)?;
+    parse_recipients(&path, &text)
+}
+
+/// The keys in another such file.
+///
+/// # Errors
+/// As [`recipients`].
+pub fn recipients_of(path: &Path) -> Result<Vec<RecoveryPublic>, KeyError> {
+    parse_recipients(path, &keyfile::read(Kind::RecoveryPublic, path)?)
+}
+
+fn parse_recipients(path: &Path, text: &[u8]) -> Result<Vec<RecoveryPublic>, KeyError> {
+    let malformed = || KeyError::Malformed { path: path.to_owned(), problem: "a key in it is no X-Wing public key" };
+    let keys = keyfile::parse_recipients(path, text)?;
     keys.iter().map(|key| RecoveryPublic::from_bytes(key).ok_or_else(malformed)).collect()
 }
 
-/// A key file's path and text. One that is missing among others is lost: a database written with the rest refuses new keys.
+/// A key file's path and text.
 fn read(dir: &Path, kind: Kind) -> Result<(PathBuf, Zeroizing<Vec<u8>>), KeyError> {
     let path = dir.join(kind.file());
     match keyfile::read(kind, &path) {
         Ok(text) => Ok((path, text)),
-        Err(KeyError::Missing { path }) if KINDS.iter().any(|kind| dir.join(kind.file()).exists()) => {
-            Err(KeyError::Lost { path })
-        }
+        Err(KeyError::Missing { .. }) => Err(missing(dir, kind)),
         Err(error) => Err(error),
     }
+}
+
+/// One that is missing among others is lost: a database written with the rest refuses new keys.
+fn missing(dir: &Path, kind: Kind) -> KeyError {
+    let path = dir.join(kind.file());
+    let others = KINDS.iter().any(|kind| dir.join(kind.file()).exists()) || !token_files::paths(dir).is_empty();
+    if others { KeyError::Lost { path } } else { KeyError::Missing { path } }
+}
+
+/// Puts these keys into `recovery.pub` in the place of those that are there. A reader finds the old file or the new one.
+///
+/// # Errors
+/// If it cannot be written; then it is as it was.
+pub fn set_recipients(dir: &Path, keys: &[RecoveryPublic]) -> Result<(), KeyError> {
+    let path = dir.join(Kind::RecoveryPublic.file());
+    let unwritable = |source| KeyError::Unwritable { path: path.clone(), source };
+    let keys: Vec<Vec<u8>> = keys.iter().map(RecoveryPublic::to_bytes).collect();
+    let beside = dir.join(".recovery.pub.new");
+    drop(fs::remove_file(&beside)); // of an attempt that was cut off
+    keyfile::write_new(Kind::RecoveryPublic, &beside, &keyfile::render_recipients(&keys))?;
+    fs::rename(&beside, &path).map_err(unwritable)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(unwritable)
 }
 
 /// Writes the files and syncs their directory, or leaves everything as it was.
@@ -183,7 +251,7 @@ fn write_all(dir: &Path, texts: &[(Kind, Zeroizing<String>)]) -> Result<(), KeyE
 }
 
 /// Random bytes of the operating system.
-fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, KeyError> {
+pub(super) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, KeyError> {
     let mut bytes = Zeroizing::new([0; N]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| KeyError::NoRandomness)?;
     Ok(bytes)
@@ -275,7 +343,7 @@ mod tests {
         let created = create(dir.path(), None).unwrap();
         fs::set_permissions(&created.files[3], fs::Permissions::from_mode(0o604)).unwrap();
         fs::remove_file(&created.files[1]).unwrap();
-        let [token, subject, public, recovery] = status(dir.path());
+        let [token, subject, public, recovery] = <[FileStatus; 4]>::try_from(status(dir.path())).unwrap();
         assert_eq!((token.mode, token.kid, token.problem.is_some()), (Some(0o400), NonZeroU8::new(1), false));
         assert!(matches!((subject.mode, subject.problem), (None, Some(KeyError::Lost { .. }))));
         assert_eq!(public.fingerprints, [created.fingerprint]);

@@ -2,8 +2,8 @@
 //!
 //! [`token`], [`seal`] and [`recovery`] are pure. [`keyring`] makes the key files and loads what a worker needs,
 //! [`identity`] reads the recovery key, which no worker has; both write keys as [`keyfile`] says, and a passphrase
-//! protects them as [`age`] does it. [`dead`] is the way to a sealed body in the database, on the record; [`purge`] its
-//! end.
+//! protects them as [`age`] does it; [`token_files`] are several. [`dead`] is the way to a sealed body in the database, on the record; [`purge`] its
+//! end. [`rotate`] puts other keys in the place of these.
 
 pub mod token;
 
@@ -18,6 +18,8 @@ pub mod keyfile;
 pub mod keyring;
 pub mod purge;
 pub mod refusal;
+pub mod rotate;
+pub mod token_files;
 
 #[cfg(test)]
 mod vectors;

@@ -38,6 +38,7 @@ mod reconcile;
 mod refusals;
 mod remedies;
 mod replay;
+mod rotate;
 mod run;
 mod second_opinions;
 mod signature;
