@@ -248,7 +248,9 @@ impl<'a> Replay<'a> {
                     self.wait_out(DbError::Unavailable(what)).await?;
                     parts.push(part);
                 }
-                Err(SinkError::Misconfigured(what)) => return Err(DbError::Misconfigured(what).into()),
+                Err(SinkError::Misconfigured(what) | SinkError::KeyReplaced(what)) => {
+                    return Err(DbError::Misconfigured(what).into());
+                }
             }
         }
         Ok(())

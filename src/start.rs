@@ -170,18 +170,33 @@ pub async fn attributes(queue: &SqsQueue, deadline: Instant) -> Result<QueueAttr
     }
 }
 
+/// The ways to the databases that outcomes are written to.
+pub struct Databases {
+    /// To that of the rows.
+    pub rows: Connector,
+    /// To that of the slots, if they are in one of their own.
+    pub slots: Option<Connector>,
+}
+
+impl From<Connector> for Databases {
+    fn from(rows: Connector) -> Self {
+        Self { rows, slots: None }
+    }
+}
+
 /// Makes a database ready: migrates it if something is missing, examines it, claims it for these keys. Begins anew when
 /// the database goes away meanwhile.
 ///
 /// # Errors
 /// All problems at once.
 pub async fn database(
-    connector: Connector,
+    databases: impl Into<Databases>,
     config: &Config,
     keys: &KeyRing,
     queue_name: &str,
     options: Options,
 ) -> Result<Ready, StartError> {
+    let Databases { rows: connector, slots } = databases.into();
     // Before a table is created that does not take them.
     refuse_problems(&mut check::defaults(config))?;
     let mut patience = Patience::new(options.deadline);
@@ -191,11 +206,29 @@ pub async fn database(
             prepared => break prepared?,
         }
     };
+    if let Some(slots) = &slots {
+        prepare_slots(slots, options.deadline).await?;
+    }
     let columns = config.columns.iter().map(|column| column.name.clone()).collect();
     let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
     let queue = queue_name.to_owned();
-    let target = Target { connector, table, columns, retention, dedupe_retention, queue, stand: Stand::default() };
+    let stand = Stand::default();
+    let target = Target { connector, table, columns, retention, dedupe_retention, queue, stand, slots };
     Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
+}
+
+/// Migrates the database with the slots, if something is missing there.
+///
+/// # Errors
+/// With the remedy for a login that may not.
+pub async fn prepare_slots(slots: &Connector, deadline: Instant) -> Result<(), StartError> {
+    let session = connect(slots, deadline).await?;
+    if migrations::are_missing(&session, &[&migrations::SLOTS]).await? {
+        migrations::migrate(&session, &[&migrations::SLOTS]).await.map_err(not_migrated)?;
+        tracing::info!("created or upgraded the schema masq_slots");
+    }
+    session.close().await;
+    Ok(())
 }
 
 /// The target table, the types of the configured columns, and the oldest SentTimestamp that the ledger remembers.
@@ -233,7 +266,7 @@ async fn prepare(
 /// With the remedy for a login that may not.
 pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), StartError> {
     let migrated = async {
-        match migrations::migrate(session, &migrations::BOTH).await? {
+        match migrations::migrate(session, migrations::beside_rows(&config.vault)).await? {
             Migrated::Created => tracing::info!("created the schema masq"),
             Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
             Migrated::Nothing => {}
@@ -248,13 +281,17 @@ pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), Start
         }
         Ok::<_, DbError>(())
     };
-    migrated.await.map_err(|error| match error {
+    migrated.await.map_err(not_migrated)
+}
+
+fn not_migrated(error: DbError) -> StartError {
+    match error {
         DbError::Denied(what) => {
             let remedy = "run `masq migrate` once with a login that may create schemas and tables";
             StartError::Problems(vec![Finding::new(Severity::Denied, "database", what, remedy)])
         }
         other => other.into(),
-    })
+    }
 }
 
 /// What every worker shares.

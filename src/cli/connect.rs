@@ -4,12 +4,13 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use super::{context::Context, environment::lookup, exit::Exit, report::Failure};
 use crate::{
-    config::{Config, Dedupe},
+    config::{Config, DatabaseConfig, Dedupe, VaultConfig},
     db::{Connector, Timeouts, account, conninfo::Conninfo},
     queue::{
         QueueError,
         sqs::{SqsQueue, SqsSettings},
     },
+    start::Databases,
     vault::keyring::KeyRing,
 };
 
@@ -68,40 +69,40 @@ pub(super) async fn queue(config: &Config) -> Result<SqsQueue, Failure> {
 /// # Errors
 /// The connection string, the password file or a certificate cannot be used.
 pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
-    let database = &config.database;
     if !names_database(config) {
         return Err(Failure::new(Exit::Config, "no database is named")
             .hint("name it with --database-url, DATABASE_URL, PGHOST and its like, or url in [database]"));
     }
-    let text = database.url.as_deref().unwrap_or_default();
-    connector_to(config, "database", text, database.password_file.as_deref())
+    let DatabaseConfig { url, password_file, .. } = &config.database;
+    connector_to(config, url.as_deref().unwrap_or_default(), password_file.as_deref())
 }
 
-/// The way to the database with the slots, which is the same one unless the configuration says otherwise.
+/// The way to the database with the slots, if they are in one of their own.
 ///
 /// # Errors
 /// As [`connector`].
-pub(super) fn slots_connector(config: &Config) -> Result<Connector, Failure> {
-    match &config.vault.slots_url {
-        Some(url) => connector_to(config, "slots", url, config.vault.slots_password_file.as_deref()),
-        None => connector(config),
-    }
+pub(super) fn slots(config: &Config) -> Result<Option<Connector>, Failure> {
+    let VaultConfig { slots_url, slots_password_file, .. } = &config.vault;
+    slots_url.as_ref().map(|url| connector_to(config, url, slots_password_file.as_deref())).transpose()
 }
 
-fn connector_to(
-    config: &Config,
-    part: &'static str,
-    text: &str,
-    password_file: Option<&Path>,
-) -> Result<Connector, Failure> {
-    let database = &config.database;
-    let mut conninfo = Conninfo::parse(text, account::me(&lookup).as_deref(), &lookup)?;
+/// The ways to both.
+///
+/// # Errors
+/// As [`connector`].
+pub(super) fn databases(config: &Config) -> Result<Databases, Failure> {
+    Ok(Databases { rows: connector(config)?, slots: slots(config)? })
+}
+
+fn connector_to(config: &Config, url: &str, password_file: Option<&Path>) -> Result<Connector, Failure> {
+    let mut conninfo = Conninfo::parse(url, account::me(&lookup).as_deref(), &lookup)?;
     for warning in &conninfo.warnings {
-        tracing::warn!(part, "{warning}");
+        tracing::warn!(part = "database", "{warning}");
     }
     if let Some(path) = password_file {
         conninfo.set_password(&first_line(path)?);
     }
+    let database = &config.database;
     let timeouts = Timeouts {
         connect: database.connect_timeout,
         lock: database.lock_timeout,

@@ -33,7 +33,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
     if args.print {
         let table = migrations::create_table(&config.table, &config.columns);
-        let schemas: String = migrations::BOTH.iter().map(|schema| schema.sql(0)).collect();
+        let schemas: String = migrations::beside_rows(&config.vault).iter().map(|schema| schema.sql(0)).collect();
         report::print(format!("BEGIN;\n{schemas}\n{table}COMMIT;\n"))?;
         return Ok(Exit::Done);
     }

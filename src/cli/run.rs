@@ -16,12 +16,11 @@ use super::{
 use crate::{
     check,
     config::Config,
-    db::Connector,
     http::HttpServer,
     metrics::Metrics,
     pipeline::{self, Status, Trouble, receive::suspect_from},
     queue::sqs::SqsQueue,
-    start::{self, Options, Shared},
+    start::{self, Databases, Options, Shared},
 };
 
 /// Load messages from the queue into the table, each exactly once, until SIGTERM or Ctrl-C
@@ -73,9 +72,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         metrics: Arc::new(Metrics::new().map_err(|error| Failure::of(Exit::Bug, &error))?),
         keys: connect::keys(&config)?,
     };
-    let connector = connect::connector(&config)?;
+    let databases = connect::databases(&config)?;
     let queue = connect::queue(&config).await?;
-    connect::announce(context, &config, &queue, &connector);
+    connect::announce(context, &config, &queue, &databases.rows);
     let service = Service {
         config,
         shared,
@@ -91,7 +90,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 
     let http = service.listen().await?;
     let exit = tokio::select! {
-        exit = service.work(connector) => exit?,
+        exit = service.work(databases) => exit?,
         // Nothing has been received yet.
         () = service.stopped_before_start() => Exit::Done,
     };
@@ -130,9 +129,9 @@ impl Service {
         tracing::info!("stopped before anything was received");
     }
 
-    async fn work(&self, connector: Connector) -> Result<Exit, Failure> {
+    async fn work(&self, databases: Databases) -> Result<Exit, Failure> {
         let Self { config, shared, queue, .. } = self;
-        let ready = Box::pin(start::database(connector, config, &shared.keys, queue.name(), self.options)).await?;
+        let ready = Box::pin(start::database(databases, config, &shared.keys, queue.name(), self.options)).await?;
         let attributes = start::attributes(queue, self.options.deadline).await?;
         start::refuse_problems(&mut check::configuration(config))?;
         start::refuse_problems(&mut check::queue(config, &attributes))?;

@@ -45,7 +45,8 @@ pub async fn examine(
     }
     let grants = missing_grants(session).await?;
     // Without them nothing more can be asked.
-    let schema_missing = grants.is_empty() && migrations::are_missing(session, &migrations::BOTH).await?;
+    let schema_missing =
+        grants.is_empty() && migrations::are_missing(session, migrations::beside_rows(&config.vault)).await?;
     if let Some(keys) = keys.filter(|_| grants.is_empty() && !schema_missing) {
         findings.extend(known_keys::compare(session, keys).await?);
     }

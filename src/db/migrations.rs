@@ -11,7 +11,7 @@ use super::{
     DbError, Session,
     catalog::{Table, quote_ident, quote_table},
 };
-use crate::config::{Column, TableName};
+use crate::config::{Column, TableName, VaultConfig};
 
 /// A schema and its migrations, in order. The number of one is its place here, from 1.
 pub struct Schema {
@@ -20,7 +20,7 @@ pub struct Schema {
 }
 
 /// What makes each message count once, the vault and the audit log.
-pub static MASQ: Schema = Schema {
+pub const MASQ: Schema = Schema {
     name: "masq",
     migrations: &[
         ("ledger", include_str!("../../migrations/0001_ledger.sql")),
@@ -33,11 +33,13 @@ pub static MASQ: Schema = Schema {
 };
 
 /// The salts, deleting which erases a person.
-pub static SLOTS: Schema =
+pub const SLOTS: Schema =
     Schema { name: "masq_slots", migrations: &[("slots", include_str!("../../migrations/slots/0001_slots.sql"))] };
 
-/// Both, as they lie in one database.
-pub static BOTH: [&Schema; 2] = [&MASQ, &SLOTS];
+/// Those that lie where the rows are.
+pub fn beside_rows(vault: &VaultConfig) -> &'static [&'static Schema] {
+    if vault.slots_url.is_some() { &[&MASQ] } else { &[&MASQ, &SLOTS] }
+}
 
 /// Keeps two migrations of one database apart: the ASCII letters of "masq".
 const LOCK: i64 = 0x6d61_7371;

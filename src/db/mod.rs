@@ -267,6 +267,14 @@ impl Session {
         self.client.batch_execute(&self.begin).await
     }
 
+    /// Begins a transaction as [`Session::begin`] does, with a statement in the same message.
+    ///
+    /// # Errors
+    /// As there; and if the statement fails.
+    pub async fn begin_with(&self, statement: &str) -> Result<(), Error> {
+        self.client.batch_execute(&format!("{}; {statement}", self.begin)).await
+    }
+
     /// Does this in a transaction of its own under the limits on time. After an error nothing of it is done.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ pub struct Loaded {
     unsettled: Vec<Unsettled>,
     carried: Vec<Message>,
     tally: Tally,
+    key_replaced: bool,
 }
 
 /// A message that goes back to the queue.
@@ -70,6 +71,11 @@ impl Loaded {
     /// What became of its messages, but for those that are carried.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Whether what is given back has to be masked with another key.
+    pub fn is_key_replaced(&self) -> bool {
+        self.key_replaced
     }
 
     /// Takes out what the next batch is to settle.
@@ -133,6 +139,8 @@ pub(super) struct Load<'a, S> {
     pub(super) waiting: Vec<Range<usize>>,
     /// What is left to the next batch.
     pub(super) carried: HashSet<usize>,
+    /// Whether the rest has to be masked anew, with another key.
+    key_replaced: bool,
 }
 
 impl<'a, S: Sink> Load<'a, S> {
@@ -148,6 +156,7 @@ impl<'a, S: Sink> Load<'a, S> {
             sound: false,
             waiting: Vec::new(),
             carried: HashSet::new(),
+            key_replaced: false,
         }
     }
 
@@ -179,6 +188,10 @@ impl<'a, S: Sink> Load<'a, S> {
                     parts.extend(halves(part));
                 }
                 Err(SinkError::TooSlow(_)) if part.len() > 1 => parts.extend(halves(part)),
+                Err(SinkError::KeyReplaced(_)) => {
+                    self.key_replaced = true;
+                    return Vec::new();
+                }
                 Err(error) => {
                     if !self.retry.wait_out(&error).await {
                         return Vec::new();
@@ -248,6 +261,9 @@ impl<'a, S: Sink> Load<'a, S> {
         self.retry.done();
         for (at, outcome) in part.zip(outcomes) {
             self.outcomes[at] = Some(outcome);
+            if let (Outcome::Written, Verdict::Row(row)) = (outcome, &self.batch.entries[at].verdict) {
+                self.judge.masker.remember(&self.batch, row);
+            }
         }
     }
 
@@ -275,7 +291,7 @@ impl<'a, S: Sink> Load<'a, S> {
     }
 
     fn finish(self) -> Loaded {
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded { key_replaced: self.key_replaced, ..Loaded::default() };
         loaded.tally.duplicates = self.batch.doubles as u64;
         for (at, (entry, outcome)) in self.batch.entries.into_iter().zip(self.outcomes).enumerate() {
             if self.carried.contains(&at) {

@@ -16,18 +16,29 @@ use crate::{
     sink::{Batch, DeadLetter, Entry, MaskedRow, Verdict, copy},
     vault::{
         keyring::KeyRing,
-        seal::EpochKey,
-        token::{self, DomainKey, TooLong},
+        seal::{EpochKey, Original},
+        sealer::{Sealer, Seals},
+        token::{self, DomainKey, Kind, Token, TooLong},
     },
 };
 
 /// Holds the keys of one worker and knows what is done to each column.
 pub struct Masker {
-    columns: Vec<(ColumnType, Action)>,
+    columns: Vec<Masked>,
+    /// Which column names the person, if any value is sealed for one.
+    subject: Option<usize>,
     keys: Arc<KeyRing>,
-    epoch: EpochKey,
+    sealer: Sealer,
     /// The ARN or name of the queue, within which an event's id means one event.
     queue: String,
+}
+
+/// A column: how it is stored, what is done to its values, and the field under which the originals are sealed, if they
+/// are.
+struct Masked {
+    stored: ColumnType,
+    action: Action,
+    vault: Option<Arc<str>>,
 }
 
 /// What is done to the values of a column.
@@ -56,8 +67,17 @@ impl Masker {
                 Some(Mask::Redact) => Action::Redact,
             })
         };
-        let actions = columns.iter().map(action).collect::<Result<Vec<Action>, TooLong>>()?;
-        Ok(Self { columns: stored.iter().copied().zip(actions).collect(), keys, epoch, queue: String::new() })
+        let masked = |(column, stored): (&Column, &ColumnType)| {
+            let vault = match &column.mask {
+                Some(Mask::Hmac { domain }) if column.vault => Some(Arc::from(domain.as_str())),
+                _ => None,
+            };
+            Ok(Masked { stored: *stored, action: action(column)?, vault })
+        };
+        let masked = columns.iter().zip(stored).map(masked).collect::<Result<Vec<_>, TooLong>>()?;
+        let is_sealing = masked.iter().any(|column| column.vault.is_some());
+        let subject = columns.iter().position(|column| column.subject).filter(|_| is_sealing);
+        Ok(Self { columns: masked, subject, keys, sealer: Sealer::new(epoch), queue: String::new() })
     }
 
     /// Claims the ids of events for this queue, named by its ARN or, where nothing says that, by its name.
@@ -71,14 +91,24 @@ impl Masker {
         &self.keys
     }
 
-    /// The epoch under whose key bodies are being sealed.
+    /// The epoch under whose key bodies and values are being sealed.
     pub fn epoch(&self) -> &EpochKey {
-        &self.epoch
+        self.sealer.epoch()
+    }
+
+    /// Whether the epoch has sealed as much as one may.
+    pub fn is_epoch_spent(&self) -> bool {
+        self.sealer.is_spent()
     }
 
     /// Seals under another epoch's key from now on; the old key is wiped.
     pub fn start_epoch(&mut self, epoch: EpochKey) {
-        self.epoch = epoch;
+        self.sealer.start(epoch);
+    }
+
+    /// Takes note that a row of a batch is committed: what was sealed for it is not sealed again in this epoch.
+    pub fn remember(&mut self, batch: &Batch, row: &MaskedRow) {
+        self.sealer.remember(&batch.seals, &row.seals);
     }
 
     /// Seals a message as a dead letter.
@@ -86,20 +116,26 @@ impl Masker {
         DeadLetter {
             reason,
             body_bytes: message.body_len(),
-            sealed: self.epoch.seal(message.key, message.body.expose()),
+            sealed: self.sealer.epoch_mut().seal(message.key, message.body.expose()),
             subject: subject.map(|subject| self.keys.subject.tag(subject.expose())),
         }
     }
 
-    fn verdict(&mut self, message: &Message, meaning: Result<Event, Reject>, rows: &mut Vec<u8>) -> Verdict {
+    fn verdict(
+        &mut self,
+        message: &Message,
+        meaning: Result<Event, Reject>,
+        rows: &mut Vec<u8>,
+        seals: &mut Seals,
+    ) -> Verdict {
         match meaning {
             Ok(event) => {
-                let start = rows.len();
-                self.row(&event, rows);
+                let (start, begin) = (rows.len(), seals.begin_row());
+                self.row(&event, rows, seals);
                 let event_id = event.event_id.as_ref().or(message.event_id.as_ref());
                 let event_id = event_id.filter(|id| !id.expose().is_empty() && !mutant::is(Mutant::NoDedupe));
                 let claim = event_id.map(|id| self.claim(id.expose()));
-                Verdict::Row(MaskedRow { bytes: start..rows.len(), claim })
+                Verdict::Row(MaskedRow { bytes: start..rows.len(), claim, seals: seals.end_row(begin) })
             }
             Err(reject) => Verdict::Dead(self.dead_letter(message, reject.reason, reject.subject.as_ref())),
         }
@@ -113,12 +149,19 @@ impl Masker {
         Uuid::from_bytes(bytes)
     }
 
-    fn row(&self, event: &Event, out: &mut Vec<u8>) {
-        copy::tuple(out, self.columns.len());
-        for ((stored, action), value) in self.columns.iter().zip(&event.values) {
-            match value {
-                None => copy::null(out),
-                Some(field) => masked(out, *stored, action, field.expose()),
+    fn row(&mut self, event: &Event, out: &mut Vec<u8>, seals: &mut Seals) {
+        let Self { columns, subject, keys, sealer, .. } = self;
+        let person = subject.and_then(|at| event.values[at].as_ref());
+        let person = person.map(|person| keys.subject.tag(&person.expose().raw));
+        copy::tuple(out, columns.len());
+        for (Masked { stored, action, vault }, value) in columns.iter().zip(&event.values) {
+            let Some(field) = value.as_ref().map(Pii::expose) else {
+                copy::null(out);
+                continue;
+            };
+            let token = masked(out, *stored, action, field);
+            if let (Some(person), Some(name), Some(token)) = (person, vault, token) {
+                sealer.seal(person, (name, &token), original(field), seals);
             }
         }
     }
@@ -135,10 +178,11 @@ pub fn mask(mut decoded: Vec<Decoded>, masker: &mut Masker) -> Batch {
     decoded.reverse();
 
     let mut rows = Vec::with_capacity(decoded.len() * 256);
+    let mut seals = Seals::default();
     let entries: Vec<Entry> = decoded
         .into_iter()
         .map(|Decoded { mut message, meaning }| {
-            let verdict = masker.verdict(&message, meaning, &mut rows);
+            let verdict = masker.verdict(&message, meaning, &mut rows, &mut seals);
             // Sealed, it is not needed any more.
             if matches!(verdict, Verdict::Dead(_)) {
                 message.body = Pii::new(Vec::new());
@@ -146,22 +190,34 @@ pub fn mask(mut decoded: Vec<Decoded>, masker: &mut Masker) -> Batch {
             Entry { message, verdict }
         })
         .collect();
-    Batch { doubles: received - entries.len(), entries, rows, epoch: masker.epoch.header().clone() }
+    let epoch = masker.epoch().header().clone();
+    Batch { doubles: received - entries.len(), entries, rows, epoch, seals, kid: masker.keys.token.kid() }
 }
 
-fn masked(out: &mut Vec<u8>, stored: ColumnType, action: &Action, field: &Field) {
+/// A value as it came, and what its token is made of.
+fn original(field: &Field) -> Original<'_> {
+    let kind = if matches!(field.value, Value::Ip(_)) { Kind::Ip } else { Kind::Text };
+    Original { kind, raw: &field.raw }
+}
+
+/// Writes a value as its column is masked, and answers its token if it has a keyed one.
+fn masked(out: &mut Vec<u8>, stored: ColumnType, action: &Action, field: &Field) -> Option<Token> {
     match (action, field.value) {
         (Action::Plain, _) => copy::field(out, stored, field),
-        (Action::Token(key), Value::Ip(address)) => copy::token(out, stored, &key.ip(address)),
-        (Action::Token(key), _) => {
-            let token = key.text(&field.raw).expect("decode refuses a text that is too long for a token");
+        (Action::Token(key), value) => {
+            let token = match value {
+                Value::Ip(address) => key.ip(address),
+                _ => key.text(&field.raw).expect("decode refuses a text that is too long for a token"),
+            };
             copy::token(out, stored, &token);
+            return Some(token);
         }
         (Action::Sha256, _) => copy::token(out, stored, &token::sha256(&field.raw)),
         (Action::Prefix, Value::Ip(address)) => prefix(out, stored, address),
         // The configuration allows a prefix of addresses only.
         (Action::Redact | Action::Prefix, _) => copy::null(out),
     }
+    None
 }
 
 fn prefix(out: &mut Vec<u8>, stored: ColumnType, address: IpAddr) {

@@ -50,7 +50,7 @@ use crate::{
     sink::Sink,
 };
 
-/// How long one epoch key seals bodies. Whoever takes over a worker gets the key of the open epoch: shorter would cost
+/// How long one epoch key seals bodies and values. Whoever takes over a worker gets the key of the open epoch: shorter would cost
 /// an encapsulation (about 0.15 ms) and a row more often, longer would show more to a thief.
 const EPOCH: Duration = Duration::from_secs(60);
 
@@ -133,6 +133,7 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
             self.put_back(messages).await;
             drop(lease);
         }
+        self.sink.finish().await;
         result
     }
 
@@ -203,7 +204,7 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
     fn renew_epoch(&mut self) {
         let now = now_ms();
         let age = now - self.masker.epoch().header().started_at;
-        if u128::try_from(age).is_ok_and(|age| age <= EPOCH.as_millis()) {
+        if u128::try_from(age).is_ok_and(|age| age <= EPOCH.as_millis()) && !self.masker.is_epoch_spent() {
             return;
         }
         match self.masker.keys().new_epoch(now) {

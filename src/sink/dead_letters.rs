@@ -38,24 +38,24 @@ pub async fn keep_epoch(client: &Client, header: &EpochHeader) -> Result<(), Err
 }
 
 /// Writes the dead letters among these entries, whose keys the ledger has just claimed: many in one statement, since it
-/// may be a flood of them.
+/// may be a flood of them. Answers how many they are.
 pub async fn write<'a>(
     client: &Client,
     queue: &str,
     epoch: Uuid,
     entries: impl Iterator<Item = &'a Entry>,
-) -> Result<(), Error> {
-    let mut letters = Letters::default();
+) -> Result<u64, Error> {
+    let (mut written, mut letters) = (0, Letters::default());
     for entry in entries {
         letters.add(entry);
         if letters.bytes >= STATEMENT {
-            std::mem::take(&mut letters).insert(client, queue, epoch).await?;
+            written += std::mem::take(&mut letters).insert(client, queue, epoch).await?;
         }
     }
     if !letters.ids.is_empty() {
-        letters.insert(client, queue, epoch).await?;
+        written += letters.insert(client, queue, epoch).await?;
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Writes dead letters that are older than the ledger, and answers the keys of those that were not there yet. One by

@@ -6,6 +6,8 @@
 pub mod copy;
 pub mod dead_letters;
 pub mod dedupe;
+pub mod entries;
+mod epochs;
 pub mod ledger;
 pub mod lookup;
 pub mod memory;
@@ -17,9 +19,10 @@ mod shape;
 mod stalled;
 mod suspects;
 mod transaction;
+mod upkeep;
 pub mod witness;
 
-use std::{future::Future, ops::Range};
+use std::{future::Future, num::NonZeroU8, ops::Range};
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -27,7 +30,10 @@ use uuid::Uuid;
 use crate::{
     event::Reason,
     queue::{Key, Message},
-    vault::seal::{EpochHeader, SealedBody, SubjectTag},
+    vault::{
+        seal::{EpochHeader, SealedBody, SubjectTag},
+        sealer::Seals,
+    },
 };
 
 /// What masking makes of a batch of messages: an outcome for each, sorted by key, no key twice.
@@ -41,8 +47,12 @@ pub struct Batch {
     pub doubles: usize,
     /// The rows as tuples of COPY BINARY, one after the other, in the order of the entries.
     pub rows: Vec<u8>,
-    /// Of the epoch under whose key the dead letters of this batch are sealed.
+    /// Of the epoch under whose key the dead letters and values of this batch are sealed.
     pub epoch: EpochHeader,
+    /// The sealed originals of values in columns with `vault = true`, as far as they are not in the vault already.
+    pub seals: Seals,
+    /// The key id of its tokens.
+    pub kid: NonZeroU8,
 }
 
 /// A message and what is to become of it.
@@ -51,6 +61,16 @@ pub struct Entry {
     pub message: Message,
     /// Row or dead letter.
     pub verdict: Verdict,
+}
+
+impl Entry {
+    /// What it needs of [`Batch::seals`], if it is to be a row.
+    pub fn seals(&self) -> Option<&Range<usize>> {
+        match &self.verdict {
+            Verdict::Row(row) => Some(&row.seals),
+            Verdict::Dead(_) => None,
+        }
+    }
 }
 
 /// What a message becomes.
@@ -68,6 +88,8 @@ pub struct MaskedRow {
     pub bytes: Range<usize>,
     /// What it is known by if its producer may send it twice: of the rows with one claim, the first is written.
     pub claim: Option<Uuid>,
+    /// What it needs of [`Batch::seals`].
+    pub seals: Range<usize>,
 }
 
 /// A message that did not become a row: why, and its body for whoever holds the recovery key.
@@ -132,6 +154,9 @@ pub enum SinkError {
     /// Somebody must change something first; no message is at fault.
     #[error("{0}")]
     Misconfigured(String),
+    /// The key that made the tokens makes none any more: the messages have to be masked anew with the one that does.
+    #[error("{0}")]
+    KeyReplaced(String),
 }
 
 /// What the table does with rows that nobody has complained of, in the transaction in which it refuses another. Nothing
@@ -188,4 +213,10 @@ pub trait Sink: Send + 'static {
 
     /// Forgets what was under way: a call was broken off, so the session may be in any state.
     fn reset(&mut self);
+
+    /// Says what has to be said when nothing more is written, such as what the last epoch has sealed. Nothing depends
+    /// on it.
+    fn finish(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }

@@ -44,7 +44,7 @@ impl Transaction<'_> {
 
     /// Keeps the ledger, but writes everything whatever it says.
     async fn without_ledger(&self) -> Written {
-        self.session.begin().await?;
+        self.begin().await?;
         let repeated = self.repeated(|_| true).await?;
         self.claim(&repeated).await?;
         let outcomes = self.write(|_| true, &repeated).await?;
@@ -54,18 +54,18 @@ impl Transaction<'_> {
 
     /// Commits between the keys and what belongs to them.
     async fn in_two(&self, ledger_first: bool) -> Written {
-        self.session.begin().await?;
+        self.begin().await?;
         let new = self.look().await?;
         let repeated = self.repeated(|key| new.contains(key)).await?;
         let outcomes = if ledger_first {
             let new = self.claim(&repeated).await?;
             self.commit().await?;
-            self.session.begin().await?;
+            self.begin().await?;
             self.write(|key| new.contains(key), &repeated).await?
         } else {
             let outcomes = self.write(|key| new.contains(key), &repeated).await?;
             self.commit().await?;
-            self.session.begin().await?;
+            self.begin().await?;
             self.claim(&repeated).await?;
             outcomes
         };
@@ -75,7 +75,7 @@ impl Transaction<'_> {
 
     /// Lets no unique index decide.
     async fn select_then_insert(&self) -> Written {
-        self.session.begin().await?;
+        self.begin().await?;
         let new = self.look().await?;
         let repeated = self.repeated(|key| new.contains(key)).await?;
         let outcomes = self.write(|key| new.contains(key), &repeated).await?;
@@ -86,7 +86,7 @@ impl Transaction<'_> {
 
     /// As it should be, but after a statement that spoils it.
     async fn after(&self, statement: &str) -> Written {
-        self.session.begin().await?;
+        self.begin().await?;
         self.session.batch_execute(statement).await?;
         let outcomes = self.copy_new().await?;
         self.commit().await?;
@@ -95,7 +95,7 @@ impl Transaction<'_> {
 
     /// Takes a COMMIT whose answer is lost for one that was done.
     async fn unknown_is_done(&self) -> Written {
-        self.session.begin().await?;
+        self.begin().await?;
         let outcomes = self.copy_new().await?;
         match self.commit().await {
             Err(WriteError::Rows(error)) if error.as_db_error().is_none() => Ok(outcomes),

@@ -22,7 +22,8 @@ use crate::{
     },
     queue::Key,
     sink::{
-        Batch, Entry, Outcome, Sink, SinkError, Verdict, Witness, dead_letters,
+        Batch, Entry, Outcome, Sink, SinkError, Verdict, Witness,
+        epochs::Epochs,
         ledger::{self, Retention},
         shape, stalled, suspects,
         transaction::{Transaction, Way, WriteError, Written, is_late},
@@ -34,8 +35,8 @@ use crate::{
 /// server's work) for longer; fewer would risk another aborted copy while redeliveries are still coming.
 const SAFE_BATCHES: u32 = 16;
 
-/// How often the ledger's days are made and forgotten.
-const UPKEEP: Duration = Duration::from_secs(3600);
+/// What `masq.hold_key` answers when another key makes the tokens now.
+const KEY_REPLACED: &str = "MQ010";
 
 /// What a worker's sink writes to.
 pub struct Target {
@@ -53,13 +54,18 @@ pub struct Target {
     pub queue: String,
     /// What the table is known to have taken.
     pub stand: Stand,
+    /// How the database with the slots is reached, if they are in one of their own.
+    pub slots: Option<Connector>,
 }
 
 /// One worker's sink, with at most one session.
 pub struct PostgresSink {
     pub(super) target: Arc<Target>,
-    open: Option<Open>,
-    oldest: i64,
+    pub(super) open: Option<Open>,
+    /// With the slots in a database of their own.
+    pub(super) slots: Option<Session>,
+    pub(super) epochs: Epochs,
+    pub(super) oldest: i64,
     safe_batches: u32,
 }
 
@@ -67,17 +73,17 @@ pub struct PostgresSink {
 pub(super) struct Open {
     pub(super) session: Session,
     pub(super) shape: Option<String>,
-    kept_at: Instant,
+    pub(super) kept_at: Instant,
     /// Whether there may be something to prune.
-    prune: bool,
+    pub(super) prune: bool,
     /// The epoch whose header this session has written. Not the sink's: after a failover the header may be gone.
-    epoch: Option<uuid::Uuid>,
+    pub(super) epoch: Option<uuid::Uuid>,
 }
 
 impl PostgresSink {
     /// A sink without a session yet. `oldest`: what the ledger remembers, as the start-up found it.
     pub fn new(target: Arc<Target>, oldest: i64) -> Self {
-        Self { target, open: None, oldest, safe_batches: 0 }
+        Self { target, open: None, slots: None, epochs: Epochs::default(), oldest, safe_batches: 0 }
     }
 
     pub(super) async fn open(&mut self) -> Result<&mut Open, SinkError> {
@@ -87,53 +93,10 @@ impl PostgresSink {
         if self.open.is_none() {
             let session = self.target.connector.connect().await.map_err(SinkError::from)?;
             let shape = shape::as_started(&session, &self.target).await?;
-            let oldest = session.within(ledger::keep_partitions(&session, self.target.retention.get())).await;
-            self.oldest = oldest.map_err(|error| self.explain_own(&error))?;
+            self.oldest = self.keep_days(&session).await?;
             self.open = Some(Open { session, shape, kept_at: Instant::now(), prune: true, epoch: None });
         }
         self.open.as_mut().ok_or_else(|| SinkError::Unavailable("the session is gone".to_owned()))
-    }
-
-    /// The ledger is looked after by whichever worker finds that it is time.
-    async fn keep_up(&mut self) -> Result<(), SinkError> {
-        let target = Arc::clone(&self.target);
-        let open = self.open().await?;
-        if open.kept_at.elapsed() >= UPKEEP {
-            (open.kept_at, open.prune) = (Instant::now(), true);
-            let oldest = open.session.within(ledger::keep_partitions(&open.session, target.retention.get())).await;
-            self.oldest = oldest.map_err(|error| self.explain_own(&error))?;
-        }
-        self.prune().await
-    }
-
-    /// Bit by bit, one with each batch. That something cannot be deleted is no reason to load nothing.
-    async fn prune(&mut self) -> Result<(), SinkError> {
-        let claims = self.target.dedupe_retention;
-        let open = self.open().await?;
-        if open.prune {
-            let pruned = open.session.within(ledger::prune(&open.session, claims)).await;
-            open.prune = *pruned.as_ref().unwrap_or(&false);
-            if let Err(error) = pruned {
-                tracing::warn!(
-                    error = sqlstate::describe(&error),
-                    "cannot prune the schema masq; tried again in an hour"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// The header of an epoch is durable before anything sealed under its key is.
-    async fn keep_epoch(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let open = self.open().await?;
-        if open.epoch == Some(batch.epoch.id) {
-            return Ok(());
-        }
-        match open.session.within(dead_letters::keep_epoch(&open.session, &batch.epoch)).await {
-            Ok(()) => open.epoch = Some(batch.epoch.id),
-            Err(error) => return Err(self.explain_own(&error)),
-        }
-        Ok(())
     }
 
     /// What the caller can do about an error. A session whose state is unknown is not used again.
@@ -149,6 +112,9 @@ impl PostgresSink {
             (Remedy::Isolate, Some(refused)) => {
                 let (sqlstate, place) = (refused.code().code().to_owned(), sqlstate::place(refused));
                 SinkError::Refused { sqlstate, place, witness: Witness::Unknown }
+            }
+            (_, Some(refused)) if refused.code().code() == KEY_REPLACED => {
+                SinkError::KeyReplaced("the key of these tokens is no longer the active one".to_owned())
             }
             (Remedy::Halve, _) => SinkError::TooSlow(sqlstate::describe(error)),
             (Remedy::Stop, _) => {
@@ -167,7 +133,7 @@ impl PostgresSink {
     }
 
     /// The same for statements that write none of the target's rows: no message can be at fault there.
-    fn explain_own(&mut self, error: &Error) -> SinkError {
+    pub(super) fn explain_own(&mut self, error: &Error) -> SinkError {
         match self.explain(error) {
             SinkError::Refused { .. } => {
                 self.open = None;
@@ -216,6 +182,14 @@ impl Sink for PostgresSink {
 
     fn reset(&mut self) {
         self.open = None;
+        self.slots = None;
+    }
+
+    async fn finish(&mut self) {
+        self.epochs.end();
+        if let Some(open) = &self.open {
+            self.epochs.tell(&open.session).await;
+        }
     }
 }
 
@@ -263,13 +237,6 @@ impl PostgresSink {
         Ok(outcomes)
     }
 
-    /// What has to be there before a transaction of these entries.
-    async fn prepare(&mut self, batch: &Batch, part: Range<usize>) -> Result<(), SinkError> {
-        self.keep_up().await?;
-        let has_dead = batch.entries[part].iter().any(|entry| matches!(entry.verdict, Verdict::Dead(_)));
-        if has_dead { self.keep_epoch(batch).await } else { Ok(()) }
-    }
-
     async fn write_all(&mut self, batch: &Batch, part: Range<usize>) -> Result<Vec<Outcome>, SinkError> {
         let entries = &batch.entries[part.clone()];
         let redelivered = entries.iter().any(|entry| entry.message.attempt > 1);
@@ -297,12 +264,15 @@ impl PostgresSink {
         part: Range<usize>,
     ) -> Result<Transaction<'a>, SinkError> {
         let target = Arc::clone(&self.target);
+        self.open().await?;
+        let kept = self.epochs.begin(batch.epoch.id);
         let Open { session, shape, .. } = self.open().await?;
-        Ok(Transaction { session, target, shape: shape.as_deref(), batch, part })
+        Ok(Transaction { session, target, shape: shape.as_deref(), batch, part, kept })
     }
 
     /// Ends a transaction that failed, and says of refused rows whether it was the table that had changed.
     pub(super) async fn end<T>(&mut self, written: Result<T, WriteError>) -> Result<T, WriteError> {
+        self.epochs.ended(&written);
         let (Err(error), Some(open)) = (&written, &self.open) else { return written };
         // If even the ROLLBACK fails the session is lost, and with it the transaction.
         if open.session.batch_execute("ROLLBACK").await.is_err() {

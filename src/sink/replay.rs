@@ -58,6 +58,7 @@ impl PostgresSink {
         if !batch.entries[part.clone()].iter().any(|entry| matches!(entry.verdict, Verdict::Row(_))) {
             return Ok(Vec::new());
         }
+        self.prepare(batch, part.clone()).await?;
         let replayed = match self.transaction(batch, part).await {
             Ok(transaction) => transaction.replay(opening).await,
             Err(error) => Err(WriteError::Unreachable(error)),
@@ -70,7 +71,7 @@ impl PostgresSink {
 impl Transaction<'_> {
     /// From BEGIN to COMMIT. After an error it is still open.
     async fn replay(&self, opening: Opening<'_>) -> Result<Vec<(Key, Replayed)>, WriteError> {
-        self.session.begin().await?;
+        self.begin().await?;
         let rows = || self.entries().iter().filter(|entry| matches!(entry.verdict, Verdict::Row(_)));
         let unresolved = lock(self.session, &KeyColumns::of(rows().map(|entry| entry.message.key))).await?;
         // Whoever would change what the ledger says of these has to have the letters first.
@@ -87,6 +88,7 @@ impl Transaction<'_> {
             resolve(self.session, &KeyColumns::of(keys())).await?;
             record(self.session, opening, new.len(), keys().filter(|key| keyless.contains(key)).count()).await?;
             self.write_rows(new.iter().copied()).await?;
+            self.write_values(new.iter().copied()).await?;
         }
         if unresolved.len() < rows().count() {
             self.write_wal().await?;

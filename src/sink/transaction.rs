@@ -1,10 +1,15 @@
-//! One transaction of the sink: the ledger's keys, the claims, the rows and the dead letters of a stretch of a batch.
+//! One transaction of the sink: the ledger's keys, the claims, the rows, the dead letters and the sealed values of a
+//! stretch of a batch.
 //!
 //! The fast way copies all of them and is aborted as a whole by a key that is there already. The safe way asks the
 //! ledger which keys are new and writes only what belongs to those. Both take claims before keys, so that no two of
 //! them wait for each other in a circle. What an error means is not decided here.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -14,7 +19,10 @@ use crate::{
     db::{Session, catalog::quote_ident},
     event::Reason,
     queue::Key,
-    sink::{Batch, Entry, Outcome, SinkError, Verdict, copy, dead_letters, dedupe, ledger, postgres::Target, shape},
+    sink::{
+        Batch, Entry, Outcome, SinkError, Verdict, copy, dead_letters, dedupe, entries, epochs::Kept, ledger,
+        postgres::Target, shape,
+    },
 };
 
 /// Bytes of rows that are sent at a time, about. More would hold large rows several times over; a batch of small ones
@@ -64,6 +72,8 @@ pub(super) struct Transaction<'a> {
     pub(super) shape: Option<&'a str>,
     pub(super) batch: &'a Batch,
     pub(super) part: Range<usize>,
+    /// What it has written into the vault so far.
+    pub(super) kept: Arc<Kept>,
 }
 
 impl Transaction<'_> {
@@ -73,13 +83,18 @@ impl Transaction<'_> {
         if let Some(written) = self.run_broken().await {
             return written;
         }
-        // Its limits and statements are the transaction's own: behind a pooler the next one may be in another session.
-        self.session.begin().await?;
+        self.begin().await?;
         let outcomes = match way {
             Way::Fast => self.copy_all().await?,
             Way::Safe => self.copy_new().await?,
         };
         self.finish(outcomes).await
+    }
+
+    /// Its limits and statements are the transaction's own: behind a pooler the next one may be in another session. It
+    /// holds the key of its tokens until it ends, so that no rotation can overtake it.
+    pub(super) async fn begin(&self) -> Result<(), Error> {
+        self.session.begin_with(&format!("SELECT masq.hold_key({}::smallint)", self.batch.kid)).await
     }
 
     /// Commits, so that these outcomes are durable when it returns.
@@ -129,11 +144,14 @@ impl Transaction<'_> {
     /// no rows.
     pub(super) async fn write(&self, is_new: impl Fn(&Key) -> bool, repeated: &HashSet<Key>) -> Written {
         let new = || self.keyed().filter(|entry| is_new(&entry.message.key));
-        self.write_rows(new().filter(|entry| !repeated.contains(&entry.message.key))).await?;
+        let rows = || new().filter(|entry| !repeated.contains(&entry.message.key));
+        self.write_rows(rows()).await?;
         let (queue, epoch) = (&self.target.queue, self.batch.epoch.id);
-        dead_letters::write(self.session, queue, epoch, new()).await?;
+        let letters = dead_letters::write(self.session, queue, epoch, new()).await?;
         let late = self.entries().iter().filter(|entry| is_late(entry));
         let written_late = dead_letters::write_late(self.session, queue, epoch, late).await?;
+        self.kept.letters.fetch_add(letters + written_late.len() as u64, Ordering::Relaxed);
+        self.write_values(rows()).await?;
         let outcome = |entry: &Entry| {
             let key = &entry.message.key;
             match if is_late(entry) { written_late.contains(key) } else { is_new(key) } {
@@ -160,6 +178,19 @@ impl Transaction<'_> {
         }
         let shape = shape::now(self.session, &self.target).await?;
         if shape.as_deref() == self.shape { Ok(()) } else { Err(WriteError::Reshaped) }
+    }
+
+    /// Writes the sealed values of these rows, and the slots that they need unless those are elsewhere.
+    pub(super) async fn write_values<'a>(&'a self, entries: impl Iterator<Item = &'a Entry>) -> Result<(), WriteError> {
+        let (seals, epoch) = (&self.batch.seals, &self.batch.epoch);
+        let values = seals.needed(entries.filter_map(Entry::seals));
+        if self.target.slots.is_none() {
+            let slots = entries::write_slots(self.session, epoch, seals, &values).await?;
+            self.kept.slots.fetch_add(slots, Ordering::Relaxed);
+        }
+        let written = entries::write(self.session, epoch, seals, &values).await?;
+        self.kept.entries.fetch_add(written, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn copy(&self, sql: &str, tuples: Vec<u8>) -> Result<u64, Error> {

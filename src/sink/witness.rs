@@ -99,7 +99,7 @@ impl Transaction<'_> {
     /// Like `run`, for a part that is one row. If the table refuses it, calls the witnesses: the second only if it takes
     /// the first no better.
     async fn run_alone(&self, other: Option<&[u8]>, old: Option<Bytes>) -> Result<Vec<Outcome>, Alone> {
-        self.session.begin().await?;
+        self.begin().await?;
         self.session.batch_execute(&lock(&self.target)).await?;
         self.session.batch_execute("SAVEPOINT alone").await?;
         let row = match self.try_row().await {
@@ -169,7 +169,10 @@ impl PostgresSink {
             Err(error) => Err(Alone::Failed(WriteError::Unreachable(error))),
         };
         let (error, testimony) = match written {
-            Ok(outcomes) => return Ok(outcomes),
+            Ok(outcomes) => {
+                self.epochs.ended(&Ok(()));
+                return Ok(outcomes);
+            }
             Err(Alone::Failed(error)) => (error, Ok(Witness::Unknown)),
             Err(Alone::Refused { row, other, old }) => (WriteError::Rows(row), self.testimony(other, old)),
         };

@@ -9,6 +9,7 @@ pub mod token;
 
 pub mod recovery;
 pub mod seal;
+pub mod sealer;
 
 pub mod age;
 pub mod dead;

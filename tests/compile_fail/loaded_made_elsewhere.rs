@@ -3,5 +3,5 @@
 use masq::pipeline::load::{Loaded, Tally};
 
 fn main() {
-    let _ = Loaded { settled: Vec::new(), unsettled: Vec::new(), carried: Vec::new(), tally: Tally::default() };
+    let _ = Loaded { settled: Vec::new(), unsettled: Vec::new(), carried: Vec::new(), tally: Tally::default(), key_replaced: false };
 }

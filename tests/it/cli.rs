@@ -168,7 +168,7 @@ fn keys_are_made_once_and_shown_without_their_secrets() {
         (&files[0]["key_id"], &files[0]["mode"], &files[0]["problem"]),
         (&1.into(), &"0400".into(), &Value::Null)
     );
-    assert!(shown.out.contains(files[2]["fingerprint"].as_str().unwrap()));
+    assert!(shown.out.contains(files[2]["fingerprints"][0].as_str().unwrap()));
 
     let before = fs::read(dir.join("token.key")).unwrap();
     let again = run(&here, &["keys", "new", "keys", "--no-passphrase"]);

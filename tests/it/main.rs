@@ -46,3 +46,4 @@ mod sim;
 mod sink;
 mod stopped;
 mod tables;
+mod vault;

@@ -1,7 +1,7 @@
 //! `masq dead replay` and `masq dead purge` as an operator starts them: what becomes a row, what stays a dead letter, and
 //! that each message counts once whoever does what at the same time and whatever ends in the middle.
 
-use std::{collections::HashSet, fs, time::Duration};
+use std::{collections::HashSet, fs, num::NonZeroU8, time::Duration};
 
 use masq::{
     config::Config,
@@ -22,6 +22,7 @@ use masq::{
     },
     sink::{Batch, Entry, Outcome, Sink, Verdict, postgres::PostgresSink},
     start,
+    vault::sealer::Seals,
 };
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -80,7 +81,8 @@ impl Ward {
         let message = Message::new(key, 1, login("late", "1.1.1.1").into_bytes(), Receipt(String::new()));
         let dead = masker.dead_letter(&message, Reason::OlderThanLedger, None);
         let entries = vec![Entry { message, verdict: Verdict::Dead(dead) }];
-        let batch = Batch { entries, doubles: 0, rows: Vec::new(), epoch: masker.epoch().header().clone() };
+        let (epoch, seals) = (masker.epoch().header().clone(), Seals::default());
+        let batch = Batch { entries, doubles: 0, rows: Vec::new(), epoch, seals, kid: NonZeroU8::MIN };
         assert_eq!(sink.write(&batch, 0..1).await.unwrap(), [Outcome::Written]);
     }
 

@@ -350,10 +350,11 @@ async fn hurt(stock: &Stock, table: &str, operation: &str, every: u32) {
 async fn failing_anywhere_it_goes_on_and_no_row_is_left_in_between() {
     let stock = Stock::of(1100).await;
     stock.activate();
-    let entries = if stock.scene.database.version().await >= 13 { "masq.entries" } else { "masq.bridge" };
-    hurt(&stock, entries, "INSERT", 1300).await;
-    hurt(&stock, "masq.bridge", "INSERT OR UPDATE", 1300).await;
-    hurt(&stock, "user_logins", "UPDATE", 1300).await;
+    if ![11, 12].contains(&stock.scene.database.version().await) {
+        hurt(&stock, "masq.entries", "INSERT", 2100).await; // 11 and 12 have no such triggers on partitioned tables
+    }
+    hurt(&stock, "masq.bridge", "INSERT OR UPDATE", 2100).await;
+    hurt(&stock, "user_logins", "UPDATE", 2100).await;
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -371,7 +372,7 @@ async fn failing_anywhere_it_goes_on_and_no_row_is_left_in_between() {
     stock.assert_all_of(2).await;
 }
 
-/// Runs it until it waits for a lock that this statement holds, and kills it there.
+/// Runs it until it waits for a lock that this statement holds, and kills it there, with what it has asked for.
 async fn killed_where_it_waits(stock: &Stock, lock: &str) {
     let holder = plain(&stock.scene.database.url).await;
     holder.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
@@ -380,6 +381,11 @@ async fn killed_where_it_waits(stock: &Stock, lock: &str) {
     until("it waits", async || stock.query(waits).await == ["t"]).await;
     child.kill().unwrap();
     child.wait().unwrap();
+    // Otherwise the server would still do it, once it has the lock: that is the same as a kill a moment later.
+    let waiting = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    stock.query(waiting).await;
+    until("it is over", async || stock.query(waits).await == ["f"]).await;
     holder.batch_execute("ROLLBACK").await.unwrap();
 }
 
@@ -390,10 +396,9 @@ async fn killed_anywhere_it_goes_on() {
     let middle = "SELECT FROM masq.entries WHERE token = (SELECT token FROM masq.entries WHERE get_byte(token, 0) = 1 \
                   ORDER BY token OFFSET 1500 LIMIT 1) FOR UPDATE";
     killed_where_it_waits(&stock, middle).await;
-    // What the killed one had asked for last may still be done.
-    until("the first page is moved, or both", async || stock.opened(2).await.len() >= 1000).await;
+    assert_eq!((stock.opened(1).await.len(), stock.opened(2).await.len()), (1200, 1000));
     killed_where_it_waits(&stock, "LOCK TABLE user_logins IN SHARE ROW EXCLUSIVE MODE").await;
-    until("entries are all moved", async || stock.opened(2).await.len() == 2200).await;
+    assert_eq!((stock.opened(1).await.len(), stock.opened(2).await.len()), (0, 2200));
     killed_where_it_waits(&stock, "SELECT FROM user_logins WHERE user_id = 'user-1000' FOR UPDATE").await;
     let (code, said) = stock.rekey();
     assert_eq!(code, 0, "{said}");
@@ -417,7 +422,7 @@ async fn the_view_groups_rightly_before_the_last_row_is_updated() {
     assert_eq!(Database::of(&reader).query(&devices("user_logins_bridged")).await, ["30"]);
     let (code, said) = stock.rekey();
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("1 had been sealed anew already") || said.contains("2 had been sealed anew already"), "{said}");
+    assert!(said.contains("31 rows have") || said.contains("30 rows have"), "{said}");
     assert_eq!(stock.query(&devices("user_logins")).await, ["30"]);
     assert_eq!(stock.query("SELECT to_regclass('user_logins_bridged') IS NULL").await, ["t"]);
     let deleted = "SELECT d.value FROM masq.audit, json_each(detail::json -> 'deleted') AS d WHERE action = 'rotated'";
@@ -485,7 +490,7 @@ async fn an_emergency_ends_the_old_key_at_once() {
     assert_eq!(stock.keys().load().token.kid().get(), 2);
 
     let (code, said) = stock.rotate(&emergency);
-    assert!(code == 3 && said.contains("Key id 3 makes the tokens"), "another emergency is another rotation: {said}");
+    assert!(code == 0 && said.contains("Key id 3 makes the tokens"), "another emergency is another rotation: {said}");
 }
 
 #[tokio::test]

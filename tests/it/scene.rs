@@ -59,8 +59,10 @@ impl Scene {
     }
 
     pub(crate) async fn start_as(&self, url: &str) -> Result<start::Ready, StartError> {
-        let connector = connector_within(url, self.timeouts);
-        start::database(connector, &self.config, &self.shared.keys, "login-queue", options()).await
+        let rows = connector_within(url, self.timeouts);
+        let slots = self.config.vault.slots_url.as_ref().map(|url| connector_within(url, self.timeouts));
+        let databases = start::Databases { rows, slots };
+        start::database(databases, &self.config, &self.shared.keys, "login-queue", options()).await
     }
 
     pub(crate) async fn run(&self) -> Running {

@@ -40,10 +40,10 @@ pub(super) async fn run(url: &str, config: &Config, context: &Context) -> Result
     let source =
         config.queue.url.as_deref().unwrap_or(url).trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let queue = queue.redriven_from(source);
-    let connector = connect::connector(config)?;
-    connect::announce(context, &drained, &queue, &connector);
+    let databases = connect::databases(config)?;
+    connect::announce(context, &drained, &queue, &databases.rows);
     let options = Options { deadline: Instant::now() + PATIENCE, allow_unsafe: false };
-    let mut ready = Box::pin(start::database(connector, &drained, &shared.keys, queue.name(), options)).await?;
+    let mut ready = Box::pin(start::database(databases, &drained, &shared.keys, queue.name(), options)).await?;
     if config.queue.dedupe.is_some() {
         // Ids of events are claimed for the queue that the messages were sent to.
         ready = ready.of_queue(&start::attributes(&connect::queue(config).await?, options.deadline).await?);

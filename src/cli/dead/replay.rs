@@ -101,7 +101,7 @@ async fn letters(args: &Args, config: &Config, context: &Context) -> Result<Exit
     let options = Options { deadline: Instant::now() + PATIENCE, allow_unsafe: false };
     let queue = claimed_for(config, args.force).await?;
     let name = queue.as_ref().map_or("", SqsQueue::name);
-    let mut ready = Box::pin(start::database(connect::connector(config)?, config, &keys, name, options)).await?;
+    let mut ready = Box::pin(start::database(connect::databases(config)?, config, &keys, name, options)).await?;
     if let Some(queue) = &queue {
         ready = ready.of_queue(&start::attributes(queue, options.deadline).await?);
     }

@@ -216,8 +216,8 @@ impl Demo<'_> {
         let Self { config, shared, .. } = self;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         let options = Options { deadline, allow_unsafe: false };
-        let connector = connect::connector(config)?;
-        let ready = Box::pin(start::database(connector, config, &shared.keys, QUEUE, options)).await?;
+        let databases = connect::databases(config)?;
+        let ready = Box::pin(start::database(databases, config, &shared.keys, QUEUE, options)).await?;
         Ok(ready.workers(queue, config, shared, &start::intake(config, Some(VISIBILITY), drain))?)
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Args, PATIENCE, Scene, session};
 use crate::{
@@ -156,7 +157,11 @@ impl Stage<'_> {
         for note in rows::show_bridged(&mut work.rotation).await? {
             self.scene.context.say(format_args!("There is no view {note}."));
         }
-        let slots = start::connect(&connect::slots_connector(self.config)?, tokio::time::Instant::now() + PATIENCE).await?;
+        let slots = match connect::slots(self.config)? {
+            Some(elsewhere) => elsewhere,
+            None => connect::connector(self.config)?,
+        };
+        let slots = start::connect(&slots, Instant::now() + PATIENCE).await?;
         let rekey = Rekey::new(identity, &roots, active);
         let entries = work.entries(rekey, self.session, &slots, &old).await?;
         slots.close().await;
