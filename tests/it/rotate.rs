@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     scene::Scene,
     support::{Database, Keys, masq, plain, until},
+    vault::{assert_recoverable, open_all},
 };
 
 const WHY: [&str; 2] = ["--reason", "yearly rotation, ticket 4711"];
@@ -174,7 +175,8 @@ impl Stock {
     /// Every entry whose token begins with this key id, opened; it must stand under the token of its value.
     async fn opened(&self, kid: u8) -> BTreeMap<Owned, String> {
         let (root, ring) = (self.root(kid), self.keys().load());
-        let key = identity::load(&self.keys().path().join("recovery.key"), None).unwrap_or_else(|error| panic!("{error}"));
+        let key =
+            identity::load(&self.keys().path().join("recovery.key"), None).unwrap_or_else(|error| panic!("{error}"));
         let tags: BTreeMap<String, u32> =
             (0..self.people).map(|person| (hex(&ring.subject.tag(&user(person)).0), person)).collect();
         let epochs: BTreeMap<Uuid, OpenEpoch> =
@@ -251,7 +253,8 @@ async fn each_call_does_the_next_step_and_says_what_a_person_has_to_do() {
 
     let log = "SELECT action, coalesce(purpose, ''), coalesce(reason, ''), detail FROM masq.audit ORDER BY seq";
     let log = stock.query(log).await;
-    let asked = log.iter().filter(|line| line.starts_with("rotate\tOPERATIONS\tyearly rotation, ticket 4711\t")).count();
+    let asked =
+        log.iter().filter(|line| line.starts_with("rotate\tOPERATIONS\tyearly rotation, ticket 4711\t")).count();
     assert_eq!(asked, 3, "{log:?}");
     assert!(log.iter().any(|line| line.contains(r#""moved": 60"#)), "{log:?}");
     assert!(log.last().unwrap().contains(r#"{"retired": [1]}"#), "{log:?}");
@@ -282,7 +285,8 @@ async fn a_second_rotation_follows_the_first() {
 async fn what_is_malformed_or_has_the_wrong_keys_changes_nothing() {
     let stock = Stock::of(3).await;
     let keys = stock.keys().path();
-    let mut short = masq(&keys, &["keys", "rotate", "--token", "--reason", "because", "--keys", keys.to_str().unwrap()]);
+    let mut short =
+        masq(&keys, &["keys", "rotate", "--token", "--reason", "because", "--keys", keys.to_str().unwrap()]);
     let short = short.env("DATABASE_URL", &stock.scene.database.url).output().unwrap();
     let said = String::from_utf8(short.stderr).unwrap();
     assert!(short.status.code() == Some(2) && said.contains("ten characters"), "{said}");
@@ -311,7 +315,10 @@ async fn a_table_that_is_not_described_is_not_half_rotated() {
     stock.activate();
     stock.execute("UPDATE masq.targets SET masked = '[]'").await;
     let (code, said) = stock.rekey();
-    assert!(code == 78 && said.contains("masked_ip, masked_device_id of user_logins") && said.contains("masq migrate"), "{said}");
+    assert!(
+        code == 78 && said.contains("masked_ip, masked_device_id of user_logins") && said.contains("masq migrate"),
+        "{said}"
+    );
     assert_eq!(stock.opened(1).await.len(), 6);
 }
 
@@ -360,7 +367,10 @@ async fn failing_anywhere_it_goes_on_and_no_row_is_left_in_between() {
         attempts += 1;
         let (code, said) = stock.rekey();
         // Whatever has happened: a row has tokens of one key, and an entry is under one token.
-        assert_eq!(stock.query("SELECT count(*) FROM user_logins WHERE left(masked_ip, 2) <> left(masked_device_id, 2)").await, ["0"]);
+        assert_eq!(
+            stock.query("SELECT count(*) FROM user_logins WHERE left(masked_ip, 2) <> left(masked_device_id, 2)").await,
+            ["0"]
+        );
         assert_eq!(stock.opened(1).await.len() + stock.opened(2).await.len(), 2200);
         if code == 0 {
             break;
@@ -377,7 +387,8 @@ async fn killed_where_it_waits(stock: &Stock, lock: &str) {
     let holder = plain(&stock.scene.database.url).await;
     holder.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
     let mut child = stock.command(&["--token", "--identity", &stock.identity()]).stderr(Stdio::null()).spawn().unwrap();
-    let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let waits =
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     until("it waits", async || stock.query(waits).await == ["t"]).await;
     child.kill().unwrap();
     child.wait().unwrap();
@@ -446,7 +457,10 @@ async fn what_was_changed_or_shredded_is_left_counted_and_told() {
         .await;
     let (code, said) = stock.rekey();
     assert_eq!(code, 3, "{said}");
-    assert!(said.contains("1 entries ARE NOT WHAT WAS SEALED") && said.contains("2 entries cannot be opened"), "{said}");
+    assert!(
+        said.contains("1 entries ARE NOT WHAT WAS SEALED") && said.contains("2 entries cannot be opened"),
+        "{said}"
+    );
     // The device of 1 and of 2; the address of 2 is that of 0 and 1, too, and so has a new token.
     assert!(said.contains("2 rows keep an old token") && said.contains("--force"), "{said}");
     assert_eq!(stock.states().await, ["1\tread-only", "2\tactive"]);
@@ -482,7 +496,8 @@ async fn an_emergency_ends_the_old_key_at_once() {
     assert!(said.contains("token.key was overwritten and deleted") && said.contains("yours to destroy"), "{said}");
     assert_eq!(stock.states().await, ["1\tretired", "2\tactive"]);
     assert!(!stock.keys().path().join("token.key").exists());
-    let kids = "SELECT left(masked_ip, 2), left(masked_device_id, 2), count(*) FROM user_logins GROUP BY 1, 2 ORDER BY 1, 2";
+    let kids =
+        "SELECT left(masked_ip, 2), left(masked_device_id, 2), count(*) FROM user_logins GROUP BY 1, 2 ORDER BY 1, 2";
     assert_eq!(stock.query(kids).await, ["02\t00\t1", "02\t02\t11", "NULL\t00\t1"]);
     let tombstones = "SELECT count(DISTINCT masked_device_id) FROM user_logins WHERE masked_device_id LIKE '00%'";
     assert_eq!(stock.query(tombstones).await, ["1"], "equal tokens stay equal");
@@ -520,6 +535,55 @@ async fn tokens_in_bytes_and_in_partitions_are_followed_too() {
                   WHERE encode(o.masked_ip, 'hex') = u.masked_ip AND o."masked device"::text = u.masked_device_id"#;
     assert_eq!(stock.query(same).await, ["6"]);
     stock.assert_all_of(2).await;
+}
+
+#[tokio::test]
+async fn the_pipeline_runs_through_a_rotation() {
+    let mut stock = Stock::of(0).await;
+    for round in 0..2 {
+        (0..400).for_each(|person| drop(stock.scene.queue.inner.send(sent(person, round))));
+        stock.scene.settle().await;
+    }
+    stock.activate();
+    let ring = KeyRing::load_kid(&stock.keys().path(), 2.try_into().unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    stock.scene.shared.keys = ring.into();
+    let running = stock.scene.run().await;
+    let mut rekey = stock.command(&["--token", "--identity", &stock.identity()]).stderr(Stdio::null()).spawn().unwrap();
+    let mut sent_since = 0;
+    while rekey.try_wait().unwrap().is_none() {
+        (0..400).step_by(7).for_each(|person| drop(stock.scene.queue.inner.send(sent(person, sent_since))));
+        sent_since += 1;
+        stock.scene.until_empty().await;
+    }
+    assert!(rekey.wait().unwrap().success());
+    running.stop().await;
+    stock.scene.assert_adds_up();
+
+    let rows =
+        "SELECT count(*), bool_and(left(masked_ip, 2) = '02' AND left(masked_device_id, 2) = '02') FROM user_logins";
+    assert_eq!(stock.query(rows).await, [format!("{}\tt", 800 + 58 * sent_since)]);
+    let vault = open_all(&stock.scene, &stock.scene.database).await;
+    assert_recoverable(&stock.scene, &vault).await;
+    assert_eq!(stock.states().await, ["1\tretired", "2\tactive"]);
+    // What each epoch wrote, less what rotating took away, is what there is of it.
+    let balance = "WITH wrote AS (
+            SELECT encode(items[1], 'hex')::uuid AS epoch, (detail::json ->> 'entries')::int AS entries
+            FROM masq.audit WHERE action = 'epoch'
+        ), gone AS (
+            SELECT d.key::uuid AS epoch, sum((d.value ->> 0)::int) AS entries
+            FROM masq.audit, json_each(detail::json -> 'deleted') AS d WHERE action = 'rotated' GROUP BY 1
+        )
+        SELECT count(*), sum(w.entries) = (SELECT count(*) FROM masq.entries) + (SELECT sum(entries) FROM gone),
+            bool_and(w.entries - coalesce(g.entries, 0) = (SELECT count(*) FROM masq.entries e WHERE e.epoch = w.epoch))
+        FROM wrote w LEFT JOIN gone g USING (epoch)";
+    let balance = stock.query(balance).await;
+    assert!(balance[0].ends_with("\tt\tt") || balance[0].ends_with("\tNULL\tt"), "{balance:?}");
+}
+
+fn sent(person: u32, round: u32) -> Vec<u8> {
+    let [(_, _, ip), (_, _, device)] = values(person);
+    format!(r#"{{"user_id": "{}", "app_version": "{round}.0.0", "ip": "{ip}", "device_id": "{device}"}}"#, user(person))
+        .into_bytes()
 }
 
 /// Makes a recovery key, has it added, and answers it.
@@ -627,9 +691,12 @@ async fn whoever_rotates_needs_functions_and_no_table_of_sealed_values() {
     assert_eq!(refused.code().unwrap().code(), "MQ003");
     operator.batch_execute("ROLLBACK").await.unwrap();
     drop(operator);
-    tokio::time::timeout(Duration::from_secs(10), stock.execute("DROP OWNED BY rotate_operator; DROP ROLE rotate_operator"))
-        .await
-        .unwrap();
+    tokio::time::timeout(
+        Duration::from_secs(10),
+        stock.execute("DROP OWNED BY rotate_operator; DROP ROLE rotate_operator"),
+    )
+    .await
+    .unwrap();
 }
 
 async fn seq(stock: &Stock) -> i64 {

@@ -132,12 +132,7 @@ impl<'a> Rotation<'a> {
     }
 
     /// The same where the answer is one row.
-    async fn call_one(
-        &mut self,
-        doing: &str,
-        sql: &str,
-        rest: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Row, DbError> {
+    async fn call_one(&mut self, doing: &str, sql: &str, rest: &[(&(dyn ToSql + Sync), Type)]) -> Result<Row, DbError> {
         let missing = || DbError::Misconfigured(format!("{doing} fails: the database answers nothing"));
         self.call(doing, sql, rest).await?.into_iter().next().ok_or_else(missing)
     }

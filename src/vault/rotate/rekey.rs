@@ -270,5 +270,7 @@ async fn write(rotation: &mut Rotation<'_>, moved: &[(&Entry, Resealed)]) -> Res
     let doing = "writing the entries";
     let row = rotation.call_one(doing, WRITE, &rest).await?;
     let counts = row.try_get::<_, i64>(0).and_then(|moved| Ok((moved, row.try_get::<_, i64>(1)?)));
-    counts.map(|(moved, merged)| (moved.unsigned_abs(), merged.unsigned_abs())).map_err(|error| DbError::new(doing, &error))
+    counts
+        .map(|(moved, merged)| (moved.unsigned_abs(), merged.unsigned_abs()))
+        .map_err(|error| DbError::new(doing, &error))
 }

@@ -95,7 +95,8 @@ mod tests {
             let again = reseal(&epoch, &salt, &entry, (&old, &new), [9; 12]).unwrap();
             assert_eq!(Some(again.token), new.token(kind, raw));
             let slot = epoch.slot(entry.subject, &salt);
-            let opened = epoch.open_value(&slot, "ip", &again.token, &again.sealed).unwrap_or_else(|error| panic!("{error}"));
+            let opened =
+                epoch.open_value(&slot, "ip", &again.token, &again.sealed).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!((opened.kind, opened.raw.as_str()), (kind, raw));
         }
     }

@@ -97,7 +97,8 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<Exit, Failure>
     };
     let me = account::me(&lookup);
     let claimed = me.as_deref().unwrap_or("unknown");
-    let scene = Scene { why: Why { claimed, reason: &args.reason, ticket: args.ticket.as_deref() }, dir: &dir, context };
+    let scene =
+        Scene { why: Why { claimed, reason: &args.reason, ticket: args.ticket.as_deref() }, dir: &dir, context };
     if args.recovery { recovery::run(args, &config, &scene).await } else { token::run(args, &config, &scene).await }
 }
 

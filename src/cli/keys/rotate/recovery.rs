@@ -93,7 +93,8 @@ async fn rewrap(
             .hint("take the recovery.pub to which it was added, or --retire the key; `masq keys status` shows fingerprints"));
     }
     let mut rewrap = Rewrap::new(session, key, &all).await?;
-    let mut rotation = Rotation::request(session, scene.why, json!({ "recovery": "rewrap", "epochs": rewrap.epochs })).await?;
+    let mut rotation =
+        Rotation::request(session, scene.why, json!({ "recovery": "rewrap", "epochs": rewrap.epochs })).await?;
     let stop = signals::listen()?;
     let mut progress = Progress::new(scene.context, "sealing epochs", Some(rewrap.epochs));
     let (mut total, mut done) = (Tally::default(), 0);
@@ -121,7 +122,9 @@ async fn rewrap(
     let Tally { sealed, locked, tampered } = total;
     rotation.outcome(&json!({ "sealed": sealed, "locked": locked, "tampered": tampered })).await?;
     if locked + tampered == 0 {
-        scene.context.say("As soon as every worker has this recovery.pub, --retire FINGERPRINT takes an old key out of use.");
+        scene
+            .context
+            .say("As soon as every worker has this recovery.pub, --retire FINGERPRINT takes an old key out of use.");
         return Ok(Exit::Done);
     }
     if locked > 0 {
@@ -142,8 +145,11 @@ async fn retire(session: &Session, fingerprint: &str, scene: &Scene<'_>) -> Resu
     let before = kept.len();
     kept.retain(|key| key.fingerprint() != *old);
     if kept.is_empty() {
-        return Err(Failure::new(Exit::Config, "that is the only key in recovery.pub, and nothing could be sealed without one")
-            .hint("add another first: masq keys rotate --recovery --new DIR"));
+        return Err(Failure::new(
+            Exit::Config,
+            "that is the only key in recovery.pub, and nothing could be sealed without one",
+        )
+        .hint("add another first: masq keys rotate --recovery --new DIR"));
     }
     if kept.len() < before {
         keyring::set_recipients(scene.dir, &kept)?;

@@ -197,11 +197,7 @@ impl Stage<'_> {
     }
 
     /// Every root that is needed, and each the one that the database knows.
-    fn verified_roots(
-        &self,
-        keys: &[TokenKey],
-        active: NonZeroU8,
-    ) -> Result<BTreeMap<NonZeroU8, TokenRoot>, Failure> {
+    fn verified_roots(&self, keys: &[TokenKey], active: NonZeroU8) -> Result<BTreeMap<NonZeroU8, TokenRoot>, Failure> {
         let roots = token_files::all(self.scene.dir)?;
         for key in keys.iter().filter(|key| key.state == State::ReadOnly || key.kid == active) {
             match roots.get(&key.kid) {
