@@ -29,6 +29,7 @@ pub const MASQ: Schema = Schema {
         ("vault", include_str!("../../migrations/0004_vault.sql")),
         ("audit", include_str!("../../migrations/0005_audit.sql")),
         ("rotate", include_str!("../../migrations/0007_rotate.sql")),
+        ("rekey", include_str!("../../migrations/0008_rekey.sql")),
     ],
 };
 

@@ -145,10 +145,13 @@ enum Shut {
     Tampered,
 }
 
+/// On the heap, so that a table that grows leaves no copy behind.
+type Key = Box<Zeroizing<[u8; 32]>>;
+
 /// The keys of epochs, each opened once.
 struct EpochKeys<'a> {
     identity: &'a RecoveryKey,
-    known: HashMap<Uuid, Result<Box<Zeroizing<[u8; 32]>>, Shut>>,
+    known: HashMap<Uuid, Result<Key, Shut>>,
 }
 
 impl EpochKeys<'_> {
@@ -228,8 +231,11 @@ fn entry(row: &Row) -> Result<Entry, tokio_postgres::Error> {
     })
 }
 
+/// By person and epoch.
+type Salts = HashMap<([u8; 16], Uuid), [u8; 32]>;
+
 /// The salts of the slots of these entries.
-async fn salts(slots: &Session, entries: &[Entry]) -> Result<HashMap<([u8; 16], Uuid), [u8; 32]>, DbError> {
+async fn salts(slots: &Session, entries: &[Entry]) -> Result<Salts, DbError> {
     const FETCH: &str = "SELECT subject_tag, epoch, salt FROM masq_slots.fetch_slots($1, $2)";
     let subjects: Vec<&[u8]> = entries.iter().map(|entry| entry.subject.0.as_slice()).collect();
     let epochs: Vec<Uuid> = entries.iter().map(|entry| entry.epoch).collect();

@@ -3,6 +3,7 @@
 
 mod recovery;
 mod token;
+mod work;
 
 use std::path::{Path, PathBuf};
 

@@ -5,26 +5,22 @@ use std::{
     num::NonZeroU8,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Args, PATIENCE, Scene, session};
+use super::{
+    Args, PATIENCE, Scene, session,
+    work::{Rows, Work},
+};
 use crate::{
-    cli::{
-        connect,
-        context::Context,
-        exit::Exit,
-        progress::Progress,
-        report::Failure,
-        signals::{self, Stop},
-    },
+    cli::{connect, context::Context, exit::Exit, report::Failure},
     config::{Config, Mask},
     db::{Session, catalog},
     start,
     vault::{
         recovery::RecoveryKey,
         rotate::{
-            RotateError, Rotation,
+            Rotation,
             rekey::{self, Rekey, Tally},
             rows::{self, Pass},
             token::{self, State, TokenKey},
@@ -153,7 +149,7 @@ impl Stage<'_> {
         let old: Vec<NonZeroU8> = keys.iter().filter(|key| key.state == State::ReadOnly).map(|key| key.kid).collect();
         let detail = json!({ "token": "rekey", "from": old, "to": active });
         let rotation = Rotation::request(self.session, self.scene.why, detail).await?;
-        let mut work = Work { rotation, context: self.scene.context, stop: signals::listen()? };
+        let mut work = Work::new(rotation, self.scene.context)?;
         for note in rows::show_bridged(&mut work.rotation).await? {
             self.scene.context.say(format_args!("There is no view {note}."));
         }
@@ -165,25 +161,13 @@ impl Stage<'_> {
         let rekey = Rekey::new(identity, &roots, active);
         let entries = work.entries(rekey, self.session, &slots, &old).await?;
         slots.close().await;
-        let mut rows = work.rows(Rows::Update).await?;
-        let mut tombstones = 0;
-        // What another recovery key opens is not lost: it must not be buried, nor its key be retired.
-        let is_openable = entries.locked > 0;
-        if emergency && rows.remaining > 0 && !is_openable {
-            tombstones = work.rows(Rows::Bury).await?.updated;
-            rows = work.rows(Rows::Update).await?;
-        }
-        self.tell(entries, rows, tombstones);
+        let outcome = Outcome::of(&mut work, entries, emergency).await?;
+        outcome.tell(self.scene.context);
+        work.rotation.outcome(&outcome.detail()).await?;
         let left = rekey::count(self.session).await?;
-        let ends = !is_openable && (emergency || self.force || (left == 0 && rows.remaining == 0));
-        let Tally { moved, merged, shredded, locked, tampered } = entries;
-        work.rotation
-            .outcome(&json!({
-                "entries": { "moved": moved, "merged": merged, "shredded": shredded, "locked": locked, "tampered": tampered },
-                "rows_left": rows.remaining, "tombstones": tombstones,
-            }))
-            .await?;
-        if !ends {
+        let is_over = emergency || self.force || (left == 0 && outcome.rows.remaining == 0);
+        // What another recovery key opens is not lost, so the key of its token is not given up.
+        if outcome.entries.locked > 0 || !is_over {
             self.scene.context.say(
                 "The old key stays read-only. What is left keeps its old token; once that is decided, --force retires the key \
                  all the same.",
@@ -193,7 +177,7 @@ impl Stage<'_> {
         let retired = token::retire(&mut work.rotation, emergency || self.force).await?;
         work.rotation.outcome(&json!({ "retired": retired })).await?;
         self.bury_keys(&keys, &retired, emergency)?;
-        Ok(if entries.left() == 0 && rows.remaining == 0 { Exit::Done } else { Exit::Rejects })
+        Ok(outcome.exit())
     }
 
     /// Every root that is needed, and each the one that the database knows.
@@ -223,23 +207,6 @@ impl Stage<'_> {
         Err(Failure::new(Exit::Config, error).hint("tell it with the owner's login: masq migrate"))
     }
 
-    fn tell(&self, entries: Tally, rows: Pass, tombstones: u64) {
-        let context = self.scene.context;
-        let Tally { moved, merged, shredded, locked, tampered } = entries;
-        context.say(format_args!("{moved} entries have their new tokens ({merged} had been sealed anew already)."));
-        context.say(format_args!("{} rows have their new tokens.", rows.updated));
-        let left = |count: u64, what: &str| {
-            if count > 0 {
-                context.say(format_args!("{count} {what}"));
-            }
-        };
-        left(shredded, "entries cannot be opened by anybody: their person was erased, or their epoch dropped.");
-        left(locked, "entries are sealed to other recovery keys: use another --identity for them.");
-        left(tampered, "entries ARE NOT WHAT WAS SEALED: somebody changed or made them. They were left as they are.");
-        left(tombstones, "tokens that no entry leads away from became tombstones.");
-        left(rows.remaining, "rows keep an old token: its value was shredded, or never in the vault.");
-    }
-
     /// The files of keys that are over.
     fn bury_keys(&self, keys: &[TokenKey], retired: &[NonZeroU8], emergency: bool) -> Result<(), Failure> {
         let context = self.scene.context;
@@ -264,82 +231,55 @@ impl Stage<'_> {
     }
 }
 
-/// What is done to rows.
-#[derive(Clone, Copy)]
-enum Rows {
-    Update,
-    Bury,
+/// What became of everything.
+struct Outcome {
+    entries: Tally,
+    rows: Pass,
+    tombstones: u64,
 }
 
-/// Long work, between whose pages a signal is heard.
-struct Work<'a> {
-    rotation: Rotation<'a>,
-    context: &'a Context,
-    stop: Stop,
-}
-
-impl Work<'_> {
-    fn go_on(&self) -> Result<(), Failure> {
-        if self.stop.gently.has_started() { Err(signals::stopped().hint(GOES_ON)) } else { Ok(()) }
-    }
-
-    async fn entries(
-        &mut self,
-        mut rekey: Rekey<'_>,
-        session: &Session,
-        slots: &Session,
-        old: &[NonZeroU8],
-    ) -> Result<Tally, Failure> {
-        let mut progress = Progress::new(self.context, "re-keying entries", Some(rekey::count(session).await?));
-        let mut total = Tally::default();
-        for kid in old {
-            loop {
-                self.go_on()?;
-                let next = rekey.next(&mut self.rotation, slots, *kid).await;
-                let Some(tally) = next.map_err(interrupted)? else { break };
-                total.add(tally);
-                progress.set(total.all());
-            }
+impl Outcome {
+    /// Lets the rows follow their entries. In an emergency what cannot follow gets a tombstone, unless another recovery key
+    /// could still open it.
+    async fn of(work: &mut Work<'_>, entries: Tally, emergency: bool) -> Result<Self, Failure> {
+        let rows = work.rows(Rows::Update).await?;
+        if !emergency || rows.remaining == 0 || entries.locked > 0 {
+            return Ok(Self { entries, rows, tombstones: 0 });
         }
-        progress.finish();
-        Ok(total)
+        let tombstones = work.rows(Rows::Bury).await?.updated;
+        let buried = work.rows(Rows::Update).await?;
+        let rows = Pass { updated: rows.updated + buried.updated, remaining: buried.remaining };
+        Ok(Self { entries, rows, tombstones })
     }
 
-    /// Passes over all rows until one finds nothing to do. Answers what they did, and what the last one left.
-    async fn rows(&mut self, what: Rows) -> Result<Pass, Failure> {
-        let mut total = Pass::default();
-        loop {
-            let tables = rows::tables(&self.rotation).await?;
-            let ranges = tables.iter().map(rows::Table::ranges).sum();
-            let mut progress = Progress::new(self.context, "updating rows, MiB", Some(ranges));
-            let mut pass = Pass::default();
-            for table in &tables {
-                for range in 0..table.ranges() {
-                    self.go_on()?;
-                    let found = match what {
-                        Rows::Update => table.rekey(&mut self.rotation, range).await,
-                        Rows::Bury => {
-                            let buried = table.bury(&mut self.rotation, range).await;
-                            buried.map(|updated| Pass { updated, remaining: 0 })
-                        }
-                    };
-                    let found = found.map_err(|error| interrupted(error.into()))?;
-                    pass = Pass { updated: pass.updated + found.updated, remaining: pass.remaining + found.remaining };
-                    progress.add(1);
-                }
-            }
-            progress.finish();
-            total = Pass { updated: total.updated + pass.updated, remaining: pass.remaining };
-            if pass.updated == 0 || matches!(what, Rows::Bury) {
-                return Ok(total);
-            }
-        }
+    /// As it stands on the record.
+    fn detail(&self) -> Value {
+        let Tally { moved, merged, shredded, locked, tampered } = self.entries;
+        json!({
+            "entries": {
+                "moved": moved, "merged": merged, "shredded": shredded, "locked": locked, "tampered": tampered,
+            },
+            "rows": self.rows.updated, "rows_left": self.rows.remaining, "tombstones": self.tombstones,
+        })
     }
-}
 
-const GOES_ON: &str = "the same command goes on with the rest";
+    fn tell(&self, context: &Context) {
+        let Tally { moved, merged, shredded, locked, tampered } = self.entries;
+        context.say(format_args!("{moved} entries have their new tokens ({merged} had been sealed anew already)."));
+        context.say(format_args!("{} rows have their new tokens.", self.rows.updated));
+        let left = |count: u64, what: &str| {
+            if count > 0 {
+                context.say(format_args!("{count} {what}"));
+            }
+        };
+        left(shredded, "entries cannot be opened by anybody: their person was erased, or their epoch dropped.");
+        left(locked, "entries are sealed to other recovery keys: use another --identity for them.");
+        left(tampered, "entries ARE NOT WHAT WAS SEALED: somebody changed or made them. They were left as they are.");
+        left(self.tombstones, "tokens that no entry leads away from became tombstones.");
+        left(self.rows.remaining, "rows keep an old token: its value was shredded, or never in the vault.");
+    }
 
-fn interrupted(error: RotateError) -> Failure {
-    let failure = Failure::from(error);
-    if failure.hint.is_some() { failure } else { failure.hint(GOES_ON) }
+    fn exit(&self) -> Exit {
+        if self.entries.left() == 0 && self.rows.remaining == 0 { Exit::Done } else { Exit::Rejects }
+    }
 }
