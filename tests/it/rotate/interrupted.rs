@@ -133,7 +133,7 @@ async fn the_view_groups_rightly_before_the_last_row_is_updated() {
 async fn the_pipeline_runs_through_a_rotation() {
     let mut stock = Stock::of(0).await;
     for round in 0..2 {
-        (0..400).for_each(|person| drop(stock.scene.queue.inner.send(sent(person, round))));
+        (0..400).for_each(|person| _ = stock.scene.queue.inner.send(sent(person, round)));
         stock.scene.settle().await;
     }
     stock.activate();
@@ -143,7 +143,7 @@ async fn the_pipeline_runs_through_a_rotation() {
     let mut rekey = stock.command(&["--token", "--identity", &stock.identity()]).stderr(Stdio::null()).spawn().unwrap();
     let mut sent_since = 0;
     while rekey.try_wait().unwrap().is_none() {
-        (0..400).step_by(7).for_each(|person| drop(stock.scene.queue.inner.send(sent(person, sent_since))));
+        (0..400).step_by(7).for_each(|person| _ = stock.scene.queue.inner.send(sent(person, sent_since)));
         sent_since += 1;
         stock.scene.until_empty().await;
     }
