@@ -226,6 +226,10 @@ BEGIN
   IF NOT FOUND OR asked.login <> session_user THEN
     RAISE EXCEPTION 'there is no such request of this login' USING ERRCODE = 'MQ006';
   END IF;
+  -- Before anything is made of its transaction, whose number is another one's in a restored database.
+  IF (SELECT h.identity FROM masq.home h) IS DISTINCT FROM masq.identity() THEN
+    RAISE EXCEPTION 'this database was restored or moved, and erasures have not been replayed since' USING ERRCODE = 'MQ007';
+  END IF;
   -- In the request's own transaction, a ROLLBACK would take it off the record.
   IF asked.xid = txid_current() OR txid_status(asked.xid) IS DISTINCT FROM 'committed' THEN
     RAISE EXCEPTION 'the request is not committed yet' USING ERRCODE = 'MQ003';
@@ -238,9 +242,6 @@ BEGIN
     WHERE a.request = asked.seq AND a.action = 'approve' AND a.login <> asked.login AND a.xid <> txid_current()
   ) THEN
     RAISE EXCEPTION 'the request needs the approval of a second login' USING ERRCODE = 'MQ004';
-  END IF;
-  IF (SELECT h.identity FROM masq.home h) IS DISTINCT FROM masq.identity() THEN
-    RAISE EXCEPTION 'this database was restored or moved, and erasures have not been replayed since' USING ERRCODE = 'MQ007';
   END IF;
   RETURN asked;
 END
@@ -263,6 +264,20 @@ BEGIN
 END
 $$;
 
+-- The tokens that this login asked for, in that order: whoever had to wait for an approval goes on with the number alone.
+CREATE FUNCTION masq.requested(request bigint) RETURNS bytea[]
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  asked masq.audit;
+BEGIN
+  SELECT * INTO asked FROM masq.audit a WHERE a.seq = requested.request AND a.action = 'reveal' AND a.login = session_user;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no such request of this login' USING ERRCODE = 'MQ006';
+  END IF;
+  RETURN asked.items;
+END
+$$;
+
 -- What a second person has to know of a request.
 CREATE FUNCTION masq.pending(request bigint)
 RETURNS TABLE (at timestamptz, login text, claimed text, purpose text, ticket text, reason text, tokens integer)
@@ -280,14 +295,22 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   GROUP BY e.id, e.started_at
 $$;
 
--- The sealed values of a request's tokens, the newest of each first. Those of erased persons are left out, whatever was
--- restored: an epoch from before the erasure may have brought back a slot.
+-- The sealed values that may be given away. Those of erased persons are not, whatever was restored: an epoch from before the
+-- erasure may have brought back a slot.
+CREATE VIEW masq.live_entries AS
+SELECT n.* FROM masq.entries n
+WHERE NOT EXISTS (
+  SELECT FROM masq.erasures x JOIN masq.epochs o ON o.id = n.epoch
+  WHERE x.subject_tag = n.subject_tag AND o.recorded_at <= x.erased_at
+);
+
+-- The sealed values of a request's tokens, eight of each at most: one may have been poisoned by whoever has a worker's login,
+-- and then another one helps. In the order of the primary key, and with a literal for the limit, so that the token of a
+-- million persons is no slower than another.
 CREATE FUNCTION masq.fetch_entries(request bigint)
 RETURNS TABLE (token bytea, field text, subject_tag bytea, sealed bytea, epoch uuid)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  -- An entry may have been poisoned by whoever has a worker's login: then another one of the same token helps.
-  most  CONSTANT integer := 8;
   asked masq.audit;
 BEGIN
   asked := masq.permitted(fetch_entries.request, 'reveal');
@@ -295,17 +318,28 @@ BEGIN
   SELECT e.token, e.field, e.subject_tag, e.sealed, e.epoch
   FROM (SELECT DISTINCT item FROM unnest(asked.items) AS item) AS wanted
   CROSS JOIN LATERAL (
-    SELECT n.* FROM masq.entries n
-    WHERE n.token = wanted.item AND NOT EXISTS (
-      SELECT FROM masq.erasures x JOIN masq.epochs o ON o.id = n.epoch
-      WHERE x.subject_tag = n.subject_tag AND o.recorded_at <= x.erased_at
-    )
-    ORDER BY n.month DESC LIMIT most
+    SELECT n.* FROM masq.live_entries n WHERE n.token = wanted.item ORDER BY n.subject_tag, n.month LIMIT 8
   ) AS e;
 END
 $$;
 
--- What came of a request: how many values were shown, had no entry, or were not what they should be.
+-- Further ones of one token of the request, for when none of the first eight opened.
+CREATE FUNCTION masq.fetch_further(request bigint, item bytea, skip integer)
+RETURNS TABLE (token bytea, field text, subject_tag bytea, sealed bytea, epoch uuid)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  asked masq.audit;
+BEGIN
+  asked := masq.permitted(fetch_further.request, 'reveal');
+  RETURN QUERY
+  SELECT n.token, n.field, n.subject_tag, n.sealed, n.epoch FROM masq.live_entries n
+  WHERE n.token = fetch_further.item AND fetch_further.item = ANY (asked.items)
+  ORDER BY n.subject_tag, n.month OFFSET fetch_further.skip LIMIT 1000;
+END
+$$;
+
+-- What came of a request: how many of its tokens were shown and how many were not, and how many sealed values were not
+-- what they should be.
 CREATE FUNCTION masq.revealed(request bigint, claimed text, shown integer, missing integer, tampered integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -384,8 +418,8 @@ DECLARE
   f regprocedure;
 BEGIN
   FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'masq'::regnamespace AND p.proname IN (
-    'append', 'check_why', 'request_reveal', 'permitted', 'approve', 'pending', 'fetch_epochs', 'fetch_entries',
-    'revealed', 'found', 'request_open', 'fetch_letters', 'close_epoch'
+    'append', 'check_why', 'request_reveal', 'permitted', 'approve', 'requested', 'pending', 'fetch_epochs',
+    'fetch_entries', 'fetch_further', 'revealed', 'found', 'request_open', 'fetch_letters', 'close_epoch'
   ) LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
   END LOOP;

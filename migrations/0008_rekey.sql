@@ -98,21 +98,21 @@ $$;
 
 -- ── Rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
--- The tables in which the rows of the targets lie, and how many blocks each has now.
-CREATE FUNCTION masq.rekey_tables() RETURNS TABLE (schema text, name text, leaf oid, blocks bigint)
+-- The tables that rows go into; of how many parts each consists, and how many blocks the largest of them has now.
+CREATE FUNCTION masq.rekey_tables() RETURNS TABLE (schema text, name text, parts bigint, blocks bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE part (schema, name, oid) AS (
     SELECT t.schema, t.name, to_regclass(format('%I.%I', t.schema, t.name))::oid FROM masq.targets t
     WHERE jsonb_array_length(t.masked) > 0
     UNION ALL SELECT p.schema, p.name, i.inhrelid FROM part p JOIN pg_inherits i ON i.inhparent = p.oid
   )
-  SELECT p.schema, p.name, p.oid, pg_relation_size(p.oid) / current_setting('block_size')::bigint
-  FROM part p JOIN pg_class c ON c.oid = p.oid WHERE c.relkind = 'r' ORDER BY 1, 2, 3
+  SELECT p.schema, p.name, count(*), max(pg_relation_size(p.oid)) / current_setting('block_size')::bigint
+  FROM part p JOIN pg_class c ON c.oid = p.oid WHERE c.relkind = 'r' GROUP BY 1, 2 ORDER BY 1, 2
 $$;
 
 -- The columns of tokens, as PostgreSQL's expressions on a row `t`: the token's hexadecimal digits, and what to put there in
 -- the place of %1$s.
-CREATE FUNCTION masq.token_columns(schema text, name text, leaf oid) RETURNS TABLE (col name, hex text, put text)
+CREATE FUNCTION masq.token_columns(schema text, name text) RETURNS TABLE (col name, hex text, put text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT a.attname,
     CASE a.atttypid WHEN 'bytea'::regtype THEN format('encode(t.%I, ''hex'')', a.attname)
@@ -120,11 +120,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     CASE a.atttypid WHEN 'bytea'::regtype THEN 'decode(%1$s, ''hex'')'
                     ELSE '(%1$s)::' || format_type(a.atttypid, a.atttypmod) END
   FROM masq.targets t CROSS JOIN LATERAL jsonb_array_elements(t.masked) AS m (masked)
-  JOIN pg_attribute a ON a.attrelid = token_columns.leaf AND a.attname = m.masked ->> 'column' AND NOT a.attisdropped
+  JOIN pg_attribute a ON a.attrelid = to_regclass(format('%I.%I', t.schema, t.name)) AND a.attname = m.masked ->> 'column' AND NOT a.attisdropped
   WHERE t.schema = token_columns.schema AND t.name = token_columns.name
 $$;
 
--- A condition for the rows `t` in these blocks that PostgreSQL answers without reading others.
+-- A condition for the rows `t` in these blocks of every part that PostgreSQL answers without reading others.
 CREATE FUNCTION masq.in_blocks(first bigint, past bigint) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE WHEN current_setting('server_version_num')::int >= 140000
@@ -143,7 +143,7 @@ $$;
 
 -- Rows in these blocks get their new tokens, all columns of a row at once. `remaining`: rows with an old token that has no
 -- new one.
-CREATE FUNCTION masq.rekey_rows(request bigint, schema text, name text, leaf oid, first bigint, past bigint,
+CREATE FUNCTION masq.rekey_rows(request bigint, schema text, name text, first bigint, past bigint,
                                 OUT updated bigint, OUT remaining bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -154,30 +154,26 @@ DECLARE
   left_over text;
 BEGIN
   PERFORM masq.permitted(rekey_rows.request, 'rotate');
-  IF NOT EXISTS (SELECT FROM masq.rekey_tables() r WHERE (r.schema, r.name, r.leaf)
-                   = (rekey_rows.schema, rekey_rows.name, rekey_rows.leaf)) THEN
-    RAISE EXCEPTION 'that is no table of rows' USING ERRCODE = 'MQ013';
-  END IF;
   SELECT string_agg(format('%I = coalesce(' || replace(c.put, '%1$s', '%s') || ', t.%I)', c.col, format(new, c.hex), c.col), ', '),
     string_agg(format('(length(%s) = 64 AND left(%s, 2) = ANY (%s) AND %s IS NOT NULL)', c.hex, c.hex, old, format(new, c.hex)), ' OR '),
     string_agg(format('(length(%s) = 64 AND left(%s, 2) = ANY (%s) AND %s IS NULL)', c.hex, c.hex, old, format(new, c.hex)), ' OR ')
-  INTO sets, hits, left_over FROM masq.token_columns(rekey_rows.schema, rekey_rows.name, rekey_rows.leaf) c;
+  INTO sets, hits, left_over FROM masq.token_columns(rekey_rows.schema, rekey_rows.name) c;
   IF sets IS NULL THEN
     updated := 0;
     remaining := 0;
     RETURN;
   END IF;
-  EXECUTE format('UPDATE ONLY %s AS t SET %s WHERE %s AND (%s)', rekey_rows.leaf::regclass, sets,
+  EXECUTE format('UPDATE %I.%I AS t SET %s WHERE %s AND (%s)', rekey_rows.schema, rekey_rows.name, sets,
                  masq.in_blocks(rekey_rows.first, rekey_rows.past), hits);
   GET DIAGNOSTICS updated = ROW_COUNT;
-  EXECUTE format('SELECT count(*) FROM ONLY %s AS t WHERE %s AND (%s)', rekey_rows.leaf::regclass,
+  EXECUTE format('SELECT count(*) FROM %I.%I AS t WHERE %s AND (%s)', rekey_rows.schema, rekey_rows.name,
                  masq.in_blocks(rekey_rows.first, rekey_rows.past), left_over) INTO remaining;
 END
 $$;
 
 -- Old tokens in these blocks that have no new one get a tombstone instead, each its own, so that equal ones stay equal. The
 -- rows follow as all others do. Only for keys that leaked.
-CREATE FUNCTION masq.bury_tokens(request bigint, schema text, name text, leaf oid, first bigint, past bigint) RETURNS bigint
+CREATE FUNCTION masq.bury_tokens(request bigint, schema text, name text, first bigint, past bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   c      record;
@@ -185,22 +181,20 @@ DECLARE
   buried bigint := 0;
 BEGIN
   PERFORM masq.permitted(bury_tokens.request, 'rotate');
-  IF EXISTS (SELECT FROM masq.token_keys k WHERE k.state = 'read-only' AND NOT k.leaked)
-     OR NOT EXISTS (SELECT FROM masq.rekey_tables() r WHERE (r.schema, r.name, r.leaf)
-                      = (bury_tokens.schema, bury_tokens.name, bury_tokens.leaf)) THEN
+  IF EXISTS (SELECT FROM masq.token_keys k WHERE k.state = 'read-only' AND NOT k.leaked) THEN
     RAISE EXCEPTION 'only tokens of leaked keys are buried' USING ERRCODE = 'MQ013';
   END IF;
-  FOR c IN SELECT * FROM masq.token_columns(bury_tokens.schema, bury_tokens.name, bury_tokens.leaf) LOOP
+  FOR c IN SELECT * FROM masq.token_columns(bury_tokens.schema, bury_tokens.name) LOOP
     -- A tombstone has to differ from every other; it need not be secret.
     EXECUTE format(
       'INSERT INTO masq.bridge (old, new)
        SELECT decode(o.hex, ''hex''),
          decode(''00'' || substr(md5(random()::text || clock_timestamp() || o.hex) || md5(random()::text || o.hex), 1, 62), ''hex'')
-       FROM (SELECT DISTINCT %s AS hex FROM ONLY %s AS t WHERE %s) AS o
+       FROM (SELECT DISTINCT %s AS hex FROM %I.%I AS t WHERE %s) AS o
        WHERE o.hex ~ ''^[0-9a-f]{64}$'' AND left(o.hex, 2) = ANY (%s)
          AND NOT EXISTS (SELECT FROM masq.bridge b WHERE encode(b.old, ''hex'') = o.hex)
        ORDER BY 1 ON CONFLICT DO NOTHING',
-      c.hex, bury_tokens.leaf::regclass, masq.in_blocks(bury_tokens.first, bury_tokens.past), masq.old_beginnings());
+      c.hex, bury_tokens.schema, bury_tokens.name, masq.in_blocks(bury_tokens.first, bury_tokens.past), masq.old_beginnings());
     GET DIAGNOSTICS more = ROW_COUNT;
     buried := buried + more;
   END LOOP;
@@ -264,7 +258,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     string_agg(format(' LEFT JOIN masq.bridge AS b%s ON encode(b%s.old, ''hex'') = %s', a.attnum, a.attnum, c.hex), ''
                ORDER BY a.attnum) FILTER (WHERE c.col IS NOT NULL))
   FROM pg_attribute a
-  LEFT JOIN masq.token_columns(bridged_view.schema, bridged_view.name, bridged_view.target) c ON c.col = a.attname
+  LEFT JOIN masq.token_columns(bridged_view.schema, bridged_view.name) c ON c.col = a.attname
   WHERE a.attrelid = bridged_view.target AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 

@@ -27,5 +27,6 @@ pub mod metrics;
 pub mod mutant;
 pub mod reconcile;
 pub mod replay;
+pub mod setup;
 pub mod shutdown;
 pub mod start;

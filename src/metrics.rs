@@ -65,6 +65,8 @@ pub struct Metrics {
     pub extended: IntCounter,
     /// Messages whose visibility could not be extended.
     pub extend_failures: IntCounter,
+    /// Attempts to begin an epoch that failed.
+    pub epoch_failures: IntCounter,
     steps: HistogramVec,
     lag: Histogram,
     last_commit: IntGauge,
@@ -131,6 +133,10 @@ impl Metrics {
             delete_failures: counter("delete_failures_total", "Settled messages that could not be deleted.")?,
             extended: counter("visibility_extensions_total", "Messages whose visibility was extended.")?,
             extend_failures: counter("visibility_failures_total", "Messages whose visibility could not be extended.")?,
+            epoch_failures: counter(
+                "epoch_failures_total",
+                "Attempts to begin an epoch that failed, as when KMS is away.",
+            )?,
             steps,
             lag,
             last_commit,

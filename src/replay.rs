@@ -23,6 +23,7 @@ use crate::{
     vault::{
         dead::{self, Letter, Opening, Taken, Unresolved, Which},
         epochs::Opener,
+        kms::{KmsError, epochs::KmsOpener},
         recovery::RecoveryKey,
         seal::OpenError,
     },
@@ -46,7 +47,9 @@ pub struct Order<'a> {
     /// Who asks, and why.
     pub opening: Opening<'a>,
     /// Opens them.
-    pub key: &'a RecoveryKey,
+    pub key: Option<&'a RecoveryKey>,
+    /// Opens those that the key does not.
+    pub kms: Option<&'a KmsOpener>,
     /// Also those that may be rows already, which the ledger is too young to know.
     pub force: bool,
     /// Writes nothing but the openings.
@@ -104,6 +107,9 @@ pub enum ReplayError {
     /// The database cannot do what was asked of it.
     #[error(transparent)]
     Database(#[from] DbError),
+    /// KMS does not open them.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
     /// The signal to stop came while it waited.
     #[error("stopped while the database was away")]
     Stopped,
@@ -142,7 +148,7 @@ impl<'a> Replay<'a> {
     ) -> Result<(Self, u64), DbError> {
         let letters = Unresolved::now(&session, order.which).await?;
         let count = letters.count(&session).await?;
-        let (opener, session) = (Opener::new(order.key), Some(session));
+        let (opener, session) = (Opener::either(order.key, order.kms), Some(session));
         Ok((
             Self { order, opener, decoder, masker, sink, shutdown, session, letters, after: None, outage: None },
             count,
@@ -171,7 +177,8 @@ impl<'a> Replay<'a> {
         let messages = loop {
             match self.open(&open).await {
                 Ok(opened) => break split(opened, &mut became),
-                Err(error) => self.wait_out(error).await?,
+                Err(ReplayError::Database(error)) => self.wait_out(error).await?,
+                Err(error) => return Err(error),
             }
         };
         let batch = mask(decode(messages, &self.decoder), &mut self.masker);
@@ -197,11 +204,12 @@ impl<'a> Replay<'a> {
     }
 
     /// The messages of these letters, or why one stays shut.
-    async fn open(&mut self, letters: &[&Letter]) -> Result<Vec<Result<Message, (Key, OpenError)>>, DbError> {
+    async fn open(&mut self, letters: &[&Letter]) -> Result<Vec<Result<Message, (Key, OpenError)>>, ReplayError> {
         let opening = self.order.opening;
         let keys: Vec<Key> = letters.iter().map(|letter| letter.key).collect();
         let taken =
             if keys.is_empty() { Vec::new() } else { dead::take(self.session().await?, &keys, opening).await? };
+        self.opener.fetch(taken.iter().map(Taken::header)).await?;
         let attempts: HashMap<Key, u32> =
             letters.iter().map(|letter| (letter.key, letter.receive_count.unsigned_abs())).collect();
         let message = |taken: &Taken| {

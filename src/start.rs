@@ -95,7 +95,7 @@ impl Ready {
     ///
     /// # Errors
     /// If keys cannot be used.
-    pub fn workers<Q: Queue>(
+    pub async fn workers<Q: Queue>(
         &self,
         queue: &Q,
         config: &Config,
@@ -103,29 +103,33 @@ impl Ready {
         intake: &Intake,
     ) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
         let decoder = Arc::new(decoder(config, &self.stored));
-        (0..config.database.connections)
-            .map(|_| {
-                let epoch = shared.keys.new_epoch(now_ms())?;
-                Ok(Worker {
-                    queue: queue.clone(),
-                    sink: PostgresSink::new(self.target(), self.oldest),
-                    intake: intake.clone(),
-                    decoder: Arc::clone(&decoder),
-                    masker: Masker::new(&config.columns, &self.stored, Arc::clone(&shared.keys), epoch)?
-                        .of_queue(&self.queue),
-                    status: Arc::clone(&shared.status),
-                    metrics: Arc::clone(&shared.metrics),
-                })
-            })
-            .collect()
+        let mut workers = Vec::with_capacity(config.database.connections);
+        for _ in 0..config.database.connections {
+            let epoch = shared.keys.new_epoch(now_ms()).await?;
+            workers.push(Worker {
+                queue: queue.clone(),
+                sink: PostgresSink::new(self.target(), self.oldest),
+                intake: intake.clone(),
+                decoder: Arc::clone(&decoder),
+                masker: Masker::new(&config.columns, &self.stored, Arc::clone(&shared.keys), epoch)?
+                    .of_queue(&self.queue),
+                status: Arc::clone(&shared.status),
+                metrics: Arc::clone(&shared.metrics),
+            });
+        }
+        Ok(workers)
     }
 
     /// What reads and masks dead letters again, and the sink that takes them.
     ///
     /// # Errors
     /// As [`Ready::workers`].
-    pub fn reader(&self, config: &Config, keys: &Arc<KeyRing>) -> Result<(Decoder, Masker, PostgresSink), StartError> {
-        let epoch = keys.new_epoch(now_ms())?;
+    pub async fn reader(
+        &self,
+        config: &Config,
+        keys: &Arc<KeyRing>,
+    ) -> Result<(Decoder, Masker, PostgresSink), StartError> {
+        let epoch = keys.new_epoch(now_ms()).await?;
         let masker = Masker::new(&config.columns, &self.stored, Arc::clone(keys), epoch)?.of_queue(&self.queue);
         Ok((decoder(config, &self.stored), masker, PostgresSink::new(self.target(), self.oldest)))
     }

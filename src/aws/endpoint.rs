@@ -4,7 +4,7 @@
 //! `endpoint_url`, the host of the resource's own URL, and last the service's public name in the region
 //! (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>).
 //! The order for the region: the one that the address names, since no other could work there; then the one that the
-//! resource's URL names, `AWS_REGION`, `AWS_DEFAULT_REGION`, the profile, the instance's metadata.
+//! resource's URL or ARN names, `AWS_REGION`, `AWS_DEFAULT_REGION`, the profile, the instance's metadata.
 
 use aws_config::{
     BehaviorVersion, Region, SdkConfig,
@@ -58,6 +58,7 @@ impl Wanted {
             .as_ref()
             .and_then(region_of)
             .or_else(|| resource.as_ref().and_then(region_of))
+            .or_else(|| settings.region.clone())
             .or_else(|| get("AWS_REGION"))
             .or_else(|| get("AWS_DEFAULT_REGION"));
         let profile = get("AWS_PROFILE");
@@ -69,7 +70,7 @@ impl Wanted {
         // On the heap: aws-config's future is of 25 kB.
         let config = Box::pin(self.load(http)).await;
         let region = config.region().map(ToString::to_string);
-        let missing = "no AWS region: set AWS_REGION, or name the queue by its full URL";
+        let missing = "no AWS region: set AWS_REGION, or name the queue by its full URL, the key by its ARN";
         let region = region.ok_or_else(|| AwsError::Configuration(missing.to_owned()))?;
         let from_profile = match (&self.endpoint, config.endpoint_url()) {
             (None, Some(text)) if !self.ignore_profile_endpoint => Some(parse(text, "endpoint_url of the profile")?),
@@ -237,7 +238,12 @@ fn is_true(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const SQS: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
+    const SQS: Service = Service {
+        name: "sqs",
+        target: "AmazonSQS",
+        content_type: "application/x-amz-json-1.0",
+        endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+    };
 
     fn wanted(url: &str, environment: &[(&str, &str)]) -> Wanted {
         let settings = AwsSettings { resource: Some(url.to_owned()), ..AwsSettings::default() };

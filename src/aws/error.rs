@@ -132,7 +132,7 @@ const THROTTLED: &[&str] = &[
     // More than 120,000 messages in flight: it passes when some are deleted.
     "OverLimit",
 ];
-const NOT_FOUND: &[&str] = &["QueueDoesNotExist", "NonExistentQueue"];
+const NOT_FOUND: &[&str] = &["QueueDoesNotExist", "NonExistentQueue", "NotFoundException"];
 const PASSING: &[&str] =
     &["InternalError", "InternalFailure", "ServiceUnavailable", "QueueDeletedRecently", "RequestTimeout"];
 const STALE: &[&str] = &[

@@ -1,10 +1,11 @@
 //! One signed JSON call to an AWS service: HTTP, credentials, endpoint, signature and errors, each a file.
 //!
-//! It knows no service's operations: [`crate::queue::sqs`] is one. It does not back off either: whoever calls does
+//! It knows no service's operations: [`crate::queue::sqs`] and [`crate::vault::kms`] do. It does not back off either: whoever calls does
 //! that, and a call is repeated here only where its failure was of our own making (a pooled connection that the server
 //! had closed, credentials that had expired, a clock that is wrong), once each.
 //!
-//! The protocol is AWS JSON 1.0: <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>.
+//! The protocol is AWS JSON 1.0 or 1.1, which differ in nothing that is used here but their name:
+//! <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>.
 
 mod connector;
 mod credentials;
@@ -46,6 +47,8 @@ pub struct Service {
     pub name: &'static str,
     /// What stands before the action in `X-Amz-Target`: `AmazonSQS`.
     pub target: &'static str,
+    /// The version of the protocol that it speaks: `application/x-amz-json-1.0` or `-1.1`.
+    pub content_type: &'static str,
     /// The variable with which AWS's tools move this service's endpoint alone: `AWS_ENDPOINT_URL_SQS`.
     pub endpoint_variable: &'static str,
 }
@@ -57,6 +60,8 @@ pub struct AwsSettings {
     pub endpoint: Option<String>,
     /// The URL of the resource, whose host is where it answers and often names the region.
     pub resource: Option<String>,
+    /// The region of the resource, where its name says one, as an ARN does.
+    pub region: Option<String>,
     /// A PEM file of trusted authorities, in place of the system's; wins over `AWS_CA_BUNDLE`.
     pub ca_bundle: Option<PathBuf>,
 }

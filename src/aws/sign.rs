@@ -1,4 +1,4 @@
-//! A request of the AWS JSON 1.0 protocol, signed with Signature Version 4.
+//! A request of the AWS JSON protocol, signed with Signature Version 4.
 //!
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
@@ -31,7 +31,8 @@ impl Request<'_> {
     pub(super) fn sign(&self, body: Bytes, by: &Snapshot, at: SystemTime) -> Result<HttpRequest<Bytes>, AwsError> {
         let odd = |e: &dyn std::error::Error| AwsError::Configuration(format!("the request cannot be signed: {e}"));
         let target = format!("{}.{}", self.service.target, self.action);
-        let signed_headers = [(CONTENT_TYPE.as_str(), CONTENT), (TARGET, target.as_str())].into_iter();
+        let signed_headers =
+            [(CONTENT_TYPE.as_str(), self.service.content_type), (TARGET, target.as_str())].into_iter();
         let signable =
             SignableRequest::new("POST", self.endpoint.to_string(), signed_headers, SignableBody::Bytes(&body))
                 .map_err(|e| odd(&e))?;
@@ -50,7 +51,7 @@ impl Request<'_> {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.service.content_type));
         headers.insert(TARGET, HeaderValue::try_from(target).map_err(|e| odd(&e))?);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         instructions.apply_to_request_http1x(&mut request);
@@ -58,5 +59,4 @@ impl Request<'_> {
     }
 }
 
-const CONTENT: &str = "application/x-amz-json-1.0";
 const AGENT: &str = concat!("masq/", env!("CARGO_PKG_VERSION"));

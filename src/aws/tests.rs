@@ -17,7 +17,12 @@ use super::{
     *,
 };
 
-const SERVICE: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
+const SERVICE: Service = Service {
+    name: "sqs",
+    target: "AmazonSQS",
+    content_type: "application/x-amz-json-1.0",
+    endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+};
 const ASK: Operation = Operation { action: "DeleteMessageBatch", timeout: Duration::from_secs(5), repeatable: true };
 
 async fn connect(endpoint: &str) -> AwsClient {

@@ -128,14 +128,15 @@ fn first_line(path: &Path) -> Result<zeroize::Zeroizing<String>, Failure> {
 /// The keys that a worker needs.
 ///
 /// # Errors
-/// No directory is named, or a file in it cannot be used.
-pub(super) fn keys(config: &Config) -> Result<Arc<KeyRing>, Failure> {
+/// No directory is named, a file in it cannot be used, or KMS does not do its part.
+pub(super) async fn keys(config: &Config) -> Result<Arc<KeyRing>, Failure> {
     let Some(dir) = &config.keys.dir else {
         return Err(Failure::new(Exit::Config, "no keys are named").hint(
             "make them with `masq keys new keys`, then name the directory with --keys, MASQ_KEYS or dir in [keys]",
         ));
     };
-    Ok(Arc::new(KeyRing::load(dir)?))
+    let epoch_key = config.keys.kms_epoch_key.as_deref();
+    Ok(Arc::new(Box::pin(KeyRing::load_with_kms(dir, None, epoch_key, &lookup)).await?))
 }
 
 /// Says which server, queue and table are meant, so that a wrong one is noticed early.

@@ -15,6 +15,7 @@ use crate::{
     vault::{
         identity::IdentityError,
         keyring::KeyError,
+        kms::KmsError,
         refusal::{Refusal, Remedy},
         rotate::RotateError,
     },
@@ -71,7 +72,8 @@ impl Exit {
     fn of_key(error: &KeyError) -> Self {
         match error {
             KeyError::Unreadable { source, .. } | KeyError::Unwritable { source, .. } => Self::of_file(source),
-            KeyError::NoRandomness => Self::Absent,
+            KeyError::NoRandomness | KeyError::Kms(KmsError::Unavailable { .. }) => Self::Absent,
+            KeyError::Kms(KmsError::Denied { .. }) => Self::Denied,
             _ => Self::Config,
         }
     }
@@ -86,6 +88,12 @@ impl From<Complaints> for Failure {
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         Self::of(Exit::of_key(&error), &error)
+    }
+}
+
+impl From<KmsError> for Failure {
+    fn from(error: KmsError) -> Self {
+        KeyError::from(error).into()
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<Exit, Failure>
     Config::check(&Sources { file: None, overrides })?;
     write_new(path, &template(args.queue_url.as_deref(), args.database_url.as_deref(), &written))?;
     if !args.no_keys {
-        keys::create(&keys, &args.passphrase, context).await.map_err(|failure| {
+        keys::create(&keys, &args.passphrase, None, context).await.map_err(|failure| {
             // Written by us a moment ago; left behind, it would only be in the way of the next attempt.
             drop(fs::remove_file(path));
             match failure.exit {

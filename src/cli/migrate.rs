@@ -1,4 +1,5 @@
-//! `masq migrate`: the schema `masq` and the target table, created or upgraded.
+//! `masq migrate`: the schemas `masq` and `masq_slots` and the target table, created or upgraded; with `--roles`, the roles
+//! that may do what with them.
 
 use std::time::Duration;
 
@@ -11,11 +12,7 @@ use super::{
     report::{self, Failure},
     sources::{DatabaseSource, Sources},
 };
-use crate::{
-    check::{self, Severity},
-    db::{catalog, migrations},
-    start,
-};
+use crate::{setup, start};
 
 /// Create or upgrade the schema masq and, if it is missing, the target table
 ///
@@ -24,6 +21,10 @@ use crate::{
 pub(super) struct Args {
     #[command(flatten)]
     database: DatabaseSource,
+    /// Make the roles masq_writer, masq_operator, masq_analyst, masq_revealer, masq_eraser and masq_auditor too, and give
+    /// each what it needs and no more; once they are there, every migration keeps them right
+    #[arg(long)]
+    roles: bool,
     /// Print the SQL for an empty database and change nothing
     #[arg(long)]
     print: bool,
@@ -32,22 +33,21 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
     if args.print {
-        let table = migrations::create_table(&config.table, &config.columns);
-        let schemas: String = migrations::beside_rows(&config.vault).iter().map(|schema| schema.sql(0)).collect();
-        report::print(format!("BEGIN;\n{schemas}\n{table}COMMIT;\n"))?;
+        report::print(setup::sql(&config, args.roles))?;
         return Ok(Exit::Done);
     }
-    let connector = connect::connector(&config)?;
-    let mut session = start::connect(&connector, Instant::now() + Duration::from_secs(10)).await?;
-    start::migrate(&mut session, &config).await?;
-    let table = catalog::table(&session, &config.table).await?;
+    let (connector, slots) = (connect::connector(&config)?, connect::slots(&config)?);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut session = start::connect(&connector, deadline).await?;
+    let mut findings = setup::database(&mut session, &config, args.roles).await?;
     session.close().await;
-    if let Some(table) = table {
-        let (mut findings, _) = check::table(&config, &table, false);
-        // The login that migrates need not be the one that writes.
-        findings.retain(|finding| finding.severity != Severity::Denied);
-        start::refuse_problems(&mut findings)?;
+    if let Some(slots) = slots {
+        findings.extend(setup::slots(&slots, deadline, args.roles).await?);
     }
+    start::refuse_problems(&mut findings)?;
     context.say("The schema masq and the target table are up to date.");
+    if args.roles {
+        context.say("The roles are there: GRANT masq_writer TO the workers' login. SECURITY.md says what each may.");
+    }
     Ok(Exit::Done)
 }

@@ -8,22 +8,28 @@ mod environment;
 mod exit;
 mod hygiene;
 mod lines;
+mod opening;
 mod passphrase;
 mod progress;
 mod report;
 mod signals;
 mod sources;
+mod vault;
 mod watch;
 
+mod approve;
+mod audit;
 mod check;
 mod dead;
 mod demo;
+mod find;
 mod init;
 mod keys;
 mod migrate;
 mod preview;
 mod queue;
 mod reconcile;
+mod reveal;
 mod run;
 mod schema;
 mod send;
@@ -63,6 +69,10 @@ enum Command {
     Migrate(migrate::Args),
     Keys(keys::Args),
     Dead(dead::Args),
+    Find(find::Args),
+    Reveal(reveal::Args),
+    Approve(approve::Args),
+    Audit(audit::Args),
     Reconcile(reconcile::Args),
     Queue(queue::Args),
     Schema(schema::Args),
@@ -80,6 +90,10 @@ impl Command {
             Self::Migrate(args) => Box::pin(migrate::run(args, context)).await,
             Self::Keys(args) => keys::run(&args, context).await,
             Self::Dead(args) => Box::pin(dead::run(args, context)).await,
+            Self::Find(args) => Box::pin(find::run(args, context)).await,
+            Self::Reveal(args) => Box::pin(reveal::run(args, context)).await,
+            Self::Approve(args) => Box::pin(approve::run(args, context)).await,
+            Self::Audit(args) => Box::pin(audit::run(args, context)).await,
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),

@@ -79,7 +79,10 @@ impl Passphrase {
     async fn get(&self) -> Result<Zeroizing<String>, Failure> {
         match &self.passphrase_file {
             Some(path) => first_line(path),
-            None if io::stdin().is_terminal() => ask("Passphrase of the recovery key: ").await,
+            // Also while something is read from stdin: the prompt has the terminal for itself.
+            None if io::stdin().is_terminal() || io::stderr().is_terminal() => {
+                ask("Passphrase of the recovery key: ").await
+            }
             None => Err(Failure::from(IdentityError::PassphraseNeeded).hint("or name a file with --passphrase-file")),
         }
     }
@@ -111,7 +114,11 @@ async fn ask_twice() -> Result<Zeroizing<String>, Failure> {
     Ok(first)
 }
 
-async fn ask(prompt: &'static str) -> Result<Zeroizing<String>, Failure> {
+/// What somebody types, unseen.
+///
+/// # Errors
+/// There is no terminal, or a signal came instead.
+pub(super) async fn ask(prompt: &'static str) -> Result<Zeroizing<String>, Failure> {
     let failure = |error: &io::Error| Failure::new(Exit::Usage, "cannot read from the terminal").because(error);
     let _echo = Echo::keep().map_err(|error| failure(&error))?;
     let answer = spawn_blocking(move || rpassword::prompt_password(prompt).map(Zeroizing::new));

@@ -73,7 +73,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         Some(max) => Some((connect::queue(&config).await?, max.into())),
         None => None,
     };
-    let mut preview = Preview::new(&config, args.json, context)?;
+    let mut preview = Preview::new(&config, args.json, context).await?;
     if let Some((queue, max)) = queue {
         preview.peek(&queue, max, context).await?;
     }
@@ -102,9 +102,9 @@ struct Preview {
 
 impl Preview {
     /// With the keys that are named, or with some that nobody has.
-    fn new(config: &Config, json: bool, context: &Context) -> Result<Self, Failure> {
+    async fn new(config: &Config, json: bool, context: &Context) -> Result<Self, Failure> {
         let keys = if config.keys.dir.is_some() {
-            connect::keys(config)?
+            connect::keys(config).await?
         } else {
             if config.columns.iter().any(|column| matches!(column.mask, Some(Mask::Hmac { .. }))) {
                 context.say(
@@ -115,7 +115,7 @@ impl Preview {
             Arc::new(KeyRing::throw_away()?)
         };
         let stored: Vec<ColumnType> = config.columns.iter().map(|column| column.column_type).collect();
-        let epoch = keys.new_epoch(now_ms())?;
+        let epoch = keys.new_epoch(now_ms()).await?;
         Ok(Self {
             decoder: start::decoder(config, &stored),
             masker: Masker::new(&config.columns, &stored, keys, epoch).map_err(StartError::from)?,

@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let shared = Shared {
         status: Arc::new(Status::default()),
         metrics: Arc::new(Metrics::new().map_err(|error| Failure::of(Exit::Bug, &error))?),
-        keys: connect::keys(&config)?,
+        keys: connect::keys(&config).await?,
     };
     let databases = connect::databases(&config)?;
     let queue = connect::queue(&config).await?;
@@ -138,7 +138,7 @@ impl Service {
         let ready = ready.of_queue(&attributes);
         let mut intake = start::intake(config, attributes.visibility, self.drain);
         intake.suspect_from = suspect_from(attributes.redrive.map(|redrive| redrive.max_receive_count));
-        let workers = ready.workers(queue, config, shared, &intake)?;
+        let workers = ready.workers(queue, config, shared, &intake).await?;
         shared.status.clear(Trouble::Starting);
         tracing::info!("ready");
 

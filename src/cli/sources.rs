@@ -89,6 +89,7 @@ pub(super) fn check(context: &Context, overrides: Overrides) -> Result<Config, F
     let keys_by_file = overrides.keys_dir.is_none();
     let mut config = Config::check(&config::Sources { file, overrides })?;
     config.database.password_file = config.database.password_file.map(|path| home.join(path));
+    config.audit.checkpoints = config.audit.checkpoints.map(|path| home.join(path));
     config.keys.dir = config.keys.dir.map(|dir| if keys_by_file { home.join(dir) } else { dir });
     Ok(config)
 }

@@ -100,7 +100,7 @@ impl error::Error for Complaints {}
 const LIKENESS: f64 = 0.6;
 
 /// `; did you mean "…"?`, or nothing where no word is near.
-pub(super) fn suggestion<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn suggestion<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> String {
     let written = written.to_lowercase();
     words
         .into_iter()

@@ -19,6 +19,7 @@ mod vault;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+pub(crate) use complaint::suggestion;
 pub use complaint::{Complaint, Complaints, Place};
 pub use dedupe::Dedupe;
 pub use path::Path;
@@ -114,7 +115,7 @@ impl Config {
         Self {
             queue: QueueConfig::build(&layers.section("queue")),
             database: DatabaseConfig::build(&layers.section("database")),
-            keys: KeysConfig { dir: layers.section("keys").text("dir").map(PathBuf::from) },
+            keys: KeysConfig::build(&layers.section("keys")),
             ledger: LedgerConfig::build(&layers.section("ledger")),
             vault: VaultConfig::build(&layers.section("vault")),
             dead_letters: DeadLettersConfig::build(&layers.section("dead_letters")),
@@ -254,6 +255,17 @@ impl fmt::Debug for DatabaseConfig {
 pub struct KeysConfig {
     /// The directory with `token.key`, `subject.key` and `recovery.pub`.
     pub dir: Option<PathBuf>,
+    /// The key of AWS KMS that makes the keys of epochs, by ARN, alias or id; `None`: they are random.
+    pub kms_epoch_key: Option<String>,
+}
+
+impl KeysConfig {
+    fn build(values: &Values) -> Self {
+        Self {
+            dir: values.text("dir").map(PathBuf::from),
+            kms_epoch_key: values.text("kms_epoch_key").map(str::to_owned),
+        }
+    }
 }
 
 /// `[ledger]`

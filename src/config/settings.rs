@@ -89,7 +89,14 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "keys",
         about: "The keys with which values are masked and dead letters sealed.",
-        settings: &[setting("dir", Kind::Text, "The directory that `masq keys new` made.")],
+        settings: &[
+            setting("dir", Kind::Text, "The directory that `masq keys new` made."),
+            setting(
+                "kms_epoch_key",
+                Kind::Text,
+                "The key of AWS KMS that makes the keys of epochs, by ARN or alias; left out, they are random.",
+            ),
+        ],
     },
     Section {
         name: "ledger",

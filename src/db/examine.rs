@@ -5,7 +5,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{
     DbError, Session,
     catalog::{self, Table},
-    known_keys, migrations,
+    known_keys, migrations, roles,
 };
 use crate::{
     check::{self, Finding, Severity},
@@ -43,14 +43,19 @@ pub async fn examine(
         findings.extend(judged);
         stored = types;
     }
-    let grants = missing_grants(session).await?;
+    let lacking = missing_grants(session).await?;
     // Without them nothing more can be asked.
     let schema_missing =
-        grants.is_empty() && migrations::are_missing(session, migrations::beside_rows(&config.vault)).await?;
-    if let Some(keys) = keys.filter(|_| grants.is_empty() && !schema_missing) {
+        lacking.is_none() && migrations::are_missing(session, migrations::beside_rows(&config.vault)).await?;
+    if let Some(keys) = keys.filter(|_| lacking.is_none() && !schema_missing) {
         findings.extend(known_keys::compare(session, keys).await?);
     }
-    findings.extend(grants);
+    findings.extend(lacking);
+    if findings.iter().any(|finding| finding.severity == Severity::Denied) {
+        let remedy = roles::remedy(session).await?;
+        let denied = findings.iter_mut().filter(|finding| finding.severity == Severity::Denied);
+        denied.for_each(|finding| finding.remedy.clone_from(&remedy));
+    }
     let needs_migration = schema_missing || table.is_none();
     if needs_migration {
         findings.extend(missing_rights_to_create(session, config).await?);
@@ -58,37 +63,54 @@ pub async fn examine(
     Ok(Examined { findings, table, stored, needs_migration })
 }
 
-/// By the catalogue's numbers, since a name in a schema that one may not use is an error. What is not there yet is not
-/// asked for.
+/// Rights that are named when several are missing. One role has them all, so more names would help nobody.
+const SHOWN: usize = 4;
+
+/// What a worker needs and this login lacks, in the words of GRANT: what `migrations/roles/` gives to masq_writer. By the
+/// catalogue's numbers, since a name in a schema that one may not use is an error. What is not there yet is not asked for.
 const GRANTS: &str = "\
-    SELECT what, format('GRANT %s TO %I', what, current_user) FROM (
-        SELECT 'USAGE ON SCHEMA masq', has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'masq'
+    WITH schemas AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('masq', 'masq_slots')),
+         tables (name, privilege, columns) AS (VALUES
+             ('masq.migrations', 'SELECT', NULL), ('masq.key_checks', 'SELECT', NULL), ('masq.token_keys', 'SELECT', NULL),
+             ('masq.recipients', 'SELECT', NULL), ('masq.ledger', 'SELECT', NULL), ('masq.ledger', 'INSERT', NULL),
+             ('masq.dedupe', 'SELECT', '{key}'), ('masq.dedupe', 'INSERT', '{key}'),
+             ('masq.suspects', 'SELECT', NULL), ('masq.suspects', 'INSERT', '{sent_at, message_id, readers}'),
+             ('masq.suspects', 'UPDATE', '{readers}'), ('masq.suspects', 'DELETE', NULL),
+             ('masq.epochs', 'INSERT', '{id, started_at}'), ('masq.epoch_wraps', 'INSERT', NULL),
+             ('masq.entries', 'INSERT', NULL),
+             ('masq.dead_letters', 'INSERT',
+              '{sent_at, message_id, reason, queue, receive_count, body_bytes, epoch, sealed, subject_tag}'),
+             ('masq_slots.migrations', 'SELECT', NULL), ('masq_slots.slots', 'INSERT', NULL)),
+         functions (name) AS (VALUES
+             ('masq.keep_partitions'), ('masq.make_partition'), ('masq.prune'), ('masq.ledger_oldest'),
+             ('masq.keep_months'), ('masq.hold_key'), ('masq.close_epoch'), ('masq.note_target'),
+             ('masq_slots.keep_months'))
+    SELECT array_agg(what) FROM (
+        SELECT format('USAGE ON SCHEMA %s', nspname), has_schema_privilege(oid, 'USAGE') FROM schemas
         UNION ALL
-        SELECT format('%s ON masq.%s', needed.privilege, relname), has_table_privilege(c.oid, needed.privilege)
-        FROM (VALUES ('migrations', 'SELECT'), ('ledger', 'INSERT'), ('ledger', 'SELECT'), ('dead_letters', 'INSERT'),
-                     ('epoch_wraps', 'INSERT'), ('entries', 'INSERT'), ('key_checks', 'SELECT'),
-                     ('token_keys', 'SELECT'), ('recipients', 'SELECT'), ('dedupe', 'INSERT'), ('dedupe', 'SELECT'),
-                     ('suspects', 'INSERT'), ('suspects', 'SELECT'), ('suspects', 'UPDATE'), ('suspects', 'DELETE'))
-                AS needed (name, privilege)
-        JOIN pg_class c ON relname = needed.name
-        WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'masq')
+        SELECT format('%s%s ON %s', privilege, ' (' || array_to_string(columns::text[], ', ') || ')', name),
+               has_table_privilege(c.oid, privilege) OR columns IS NOT NULL AND NOT EXISTS (
+                   SELECT FROM unnest(columns::text[]) AS col
+                   WHERE NOT has_column_privilege(c.oid, col, privilege))
+        FROM tables JOIN schemas s ON s.nspname = split_part(name, '.', 1)
+        JOIN pg_class c ON relnamespace = s.oid AND relname = split_part(name, '.', 2)
         UNION ALL
-        SELECT format('EXECUTE ON FUNCTION masq.%s(%s)', proname, pg_get_function_identity_arguments(oid)),
-               has_function_privilege(oid, 'EXECUTE')
-        FROM pg_proc
-        WHERE proname IN ('keep_partitions', 'make_partition', 'prune', 'keep_months', 'hold_key', 'close_epoch')
-          AND pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'masq')
+        SELECT format('EXECUTE ON FUNCTION %s', name), has_function_privilege(p.oid, 'EXECUTE')
+        FROM functions JOIN schemas s ON s.nspname = split_part(name, '.', 1)
+        JOIN pg_proc p ON pronamespace = s.oid AND proname = split_part(name, '.', 2)
     ) AS needed (what, granted) WHERE NOT granted";
 
-async fn missing_grants(session: &Session) -> Result<Vec<Finding>, DbError> {
+async fn missing_grants(session: &Session) -> Result<Option<Finding>, DbError> {
     let failed = |error| DbError::new("reading this login's permissions", &error);
-    let rows = session.query_typed(GRANTS, &[]).await.map_err(failed)?;
-    rows.iter()
-        .map(|row| {
-            let (what, remedy): (&str, &str) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-            Ok(Finding::new(Severity::Denied, "database", format!("this login lacks {what}"), remedy))
-        })
-        .collect()
+    let row = session.query_typed_one(GRANTS, &[]).await.map_err(failed)?;
+    let lacking: Option<Vec<String>> = row.try_get(0).map_err(failed)?;
+    Ok(lacking.map(|lacking| {
+        let mut what = lacking[..lacking.len().min(SHOWN)].join(", ");
+        if lacking.len() > SHOWN {
+            what.push_str(&format!(" and {} more", lacking.len() - SHOWN));
+        }
+        Finding::new(Severity::Denied, "database", format!("this login lacks {what}"), "")
+    }))
 }
 
 /// Whether the schema masq is there or may be made; the same of the table, which is NULL where its schema is missing.

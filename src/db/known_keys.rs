@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{DbError, Session};
 use crate::{
     check::{Finding, Severity},
-    vault::keyring::KeyRing,
+    vault::{backend::Recipient, keyring::KeyRing},
 };
 
 /// What a database knows.
@@ -87,15 +87,15 @@ impl Known {
             findings.push(other("subject.key"));
         }
         findings.extend(self.judge_token(keys));
-        for fingerprint in keys.fingerprints() {
+        for Recipient { name, fingerprint } in keys.recipients() {
             match self.recipients.iter().find(|(known, _)| known == fingerprint.as_slice()) {
                 Some((_, state)) if state == "active" => {}
                 Some(_) => findings.push(Finding::refused(
                     "keys",
-                    "recovery.pub holds a key that is retired",
-                    "take it out of the file; `masq keys status` shows fingerprints",
+                    format!("{name} holds a key that is retired"),
+                    "take it out of the file or the configuration; `masq keys status` shows fingerprints",
                 )),
-                None => findings.push(other("recovery.pub")),
+                None => findings.push(other(&name)),
             }
         }
         findings

@@ -10,6 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{
     DbError, Session,
     catalog::{Table, quote_ident, quote_table},
+    roles,
 };
 use crate::config::{Column, TableName, VaultConfig};
 
@@ -17,6 +18,8 @@ use crate::config::{Column, TableName, VaultConfig};
 pub struct Schema {
     name: &'static str,
     migrations: &'static [(&'static str, &'static str)],
+    /// Who may do what in it: see [`roles`].
+    grants: &'static str,
 }
 
 /// What makes each message count once, the vault and the audit log.
@@ -30,12 +33,17 @@ pub const MASQ: Schema = Schema {
         ("audit", include_str!("../../migrations/0005_audit.sql")),
         ("rotate", include_str!("../../migrations/0007_rotate.sql")),
         ("rekey", include_str!("../../migrations/0008_rekey.sql")),
+        ("records", include_str!("../../migrations/0008_records.sql")),
     ],
+    grants: include_str!("../../migrations/roles/masq.sql"),
 };
 
 /// The salts, deleting which erases a person.
-pub const SLOTS: Schema =
-    Schema { name: "masq_slots", migrations: &[("slots", include_str!("../../migrations/slots/0001_slots.sql"))] };
+pub const SLOTS: Schema = Schema {
+    name: "masq_slots",
+    migrations: &[("slots", include_str!("../../migrations/slots/0001_slots.sql"))],
+    grants: include_str!("../../migrations/roles/masq_slots.sql"),
+};
 
 /// Those that lie where the rows are.
 pub fn beside_rows(vault: &VaultConfig) -> &'static [&'static Schema] {
@@ -79,6 +87,11 @@ impl Schema {
             )));
         }
         Ok(count)
+    }
+
+    /// The SQL that gives its roles their rights, once they are there and it is masq_owner's.
+    pub fn grants(&self) -> &'static str {
+        self.grants
     }
 
     /// The SQL that brings a database from so many of its migrations to all of them.
@@ -153,7 +166,8 @@ pub enum Migrated {
     Upgraded,
 }
 
-/// Applies what is missing of these schemas.
+/// Applies what is missing of these schemas. Where they are masq_owner's, what is new becomes its own too, and its roles
+/// get their rights.
 ///
 /// # Errors
 /// If a statement fails, for example because the login may not create a schema. Nothing has changed then.
@@ -180,6 +194,9 @@ async fn apply(session: &Session, schemas: &[&Schema]) -> Result<Migrated, DbErr
         if migrated == Migrated::Nothing {
             migrated = if applied == 0 { Migrated::Created } else { Migrated::Upgraded };
         }
+    }
+    if roles::are_mine(session).await? {
+        session.batch_execute(&roles::sql(schemas)).await.map_err(failed)?;
     }
     Ok(migrated)
 }

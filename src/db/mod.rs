@@ -12,6 +12,7 @@ pub mod examine;
 mod explain;
 pub mod known_keys;
 pub mod migrations;
+pub mod roles;
 pub mod sqlstate;
 #[cfg(test)]
 mod tests;

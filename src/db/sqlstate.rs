@@ -120,8 +120,9 @@ fn advice(code: &str) -> Option<&'static str> {
         "25006" => "the server takes no writes, as a standby does: connect to the primary",
         "40001" | "40P01" => "another transaction was in the way; masq tries again by itself",
         "42501" => {
-            "this login lacks a permission: `masq check` names the GRANTs of a worker; who reads dead letters needs USAGE \
-             on the schema masq and SELECT on masq.dead_letters"
+            "this login lacks a permission: `masq check` says what a worker's lacks; for anything else GRANT it the role \
+             whose work it is, such as masq_operator (dead letters, reconcile) or masq_revealer, which `masq migrate \
+             --roles` makes"
         }
         "42703" | "42804" | "42P01" => "the table is not as it was: restore it, or start masq again",
         "53100" => "the server's disk is full: make room there",

@@ -230,6 +230,8 @@ fn prefix(out: &mut Vec<u8>, stored: ColumnType, address: IpAddr) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::{
         config::{Config, Sources},
@@ -247,7 +249,7 @@ mod tests {
         let config = Config::check(&sources).unwrap();
         let stored: Vec<_> = config.columns.iter().map(|column| column.column_type).collect();
         let keys = Arc::new(KeyRing::throw_away().unwrap());
-        let epoch = keys.new_epoch(0).unwrap();
+        let epoch = keys.new_epoch(0).now_or_never().unwrap().unwrap();
         let mut masker = Masker::new(&config.columns, &stored, keys, epoch).unwrap().of_queue(queue);
         let body = format!("{{\"user_id\": \"u\", \"event_id\": {event_id}}}").into_bytes();
         let key = Key { sent_at: 1, id: Uuid::nil() };

@@ -16,6 +16,7 @@ pub mod acknowledge;
 
 mod circuit;
 mod envelope;
+mod epoch;
 mod refused;
 mod retry;
 mod status;
@@ -37,6 +38,7 @@ pub use status::{Status, Trouble};
 use self::{
     acknowledge::{acknowledge, delete_too_early, give_back},
     decode::{Decoder, decode},
+    epoch::Renewal,
     load::{Judge, Loaded, Unsettled, load},
     mask::{Masker, mask},
     receive::{Intake, Taken, receive},
@@ -49,10 +51,6 @@ use crate::{
     shutdown::Shutdown,
     sink::Sink,
 };
-
-/// How long one epoch key seals bodies and values. Whoever takes over a worker gets the key of the open epoch: shorter would cost
-/// an encapsulation (about 0.15 ms) and a row more often, longer would show more to a thief.
-const EPOCH: Duration = Duration::from_secs(60);
 
 /// How long a worker rests after a panic: at first, and at most. What makes it panic is likely to come again.
 const FIRST_REST: Duration = Duration::from_secs(1);
@@ -115,9 +113,9 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
     /// else: what it was writing is rolled back with its session.
     async fn work(&mut self, shutdown: &Shutdown) -> Result<(), PipelineError> {
         let mut result = Ok(());
-        let mut backoff = Backoff::new(FIRST_REST, LONGEST_REST);
+        let (mut backoff, mut renewal) = (Backoff::new(FIRST_REST, LONGEST_REST), Renewal::default());
         loop {
-            match AssertUnwindSafe(self.round(shutdown)).catch_unwind().await {
+            match AssertUnwindSafe(self.round(&mut renewal, shutdown)).catch_unwind().await {
                 Ok(true) => backoff.reset(),
                 Ok(false) => break,
                 Err(_the_hook_has_told) => {
@@ -138,11 +136,14 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
     }
 
     /// Takes what comes, and settles it. `false`: it is time to stop.
-    async fn round(&mut self, shutdown: &Shutdown) -> bool {
-        let Self { queue, intake, status, metrics, .. } = self;
+    async fn round(&mut self, renewal: &mut Renewal, shutdown: &Shutdown) -> bool {
+        let Self { queue, intake, masker, status, metrics, .. } = self;
         let surroundings = Surroundings { metrics, status, shutdown };
         let Some(taken) = receive(queue, intake, surroundings).await else { return false };
-        self.renew_epoch();
+        if !renewal.renew(masker, surroundings).await {
+            self.put_back(taken.messages).await;
+            return false;
+        }
         self.settle(taken, shutdown).await;
         true
     }
@@ -199,19 +200,6 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         self.metrics.returned.inc_by(messages.len() as u64);
         self.intake.let_go(messages.len() as u64);
         give_back(&self.queue, messages.into_iter().map(Unsettled::from).collect()).await;
-    }
-
-    fn renew_epoch(&mut self) {
-        let now = now_ms();
-        let age = now - self.masker.epoch().header().started_at;
-        if u128::try_from(age).is_ok_and(|age| age <= EPOCH.as_millis()) && !self.masker.is_epoch_spent() {
-            return;
-        }
-        match self.masker.keys().new_epoch(now) {
-            Ok(epoch) => self.masker.start_epoch(epoch),
-            // Sealing under the old key a while longer is better than not sealing.
-            Err(error) => tracing::error!(%error, "could not begin an epoch"),
-        }
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Trouble {
     Table,
     /// The database does not answer, whether there is something to write or not.
     Reach,
+    /// No new epoch can be begun.
+    Keys,
     /// What is settled cannot be deleted.
     Delete,
     /// The signal to stop has been given.
@@ -42,6 +44,7 @@ impl Trouble {
             Self::Queue | Self::Crowd => "queue",
             Self::Database | Self::Reach => "database",
             Self::Table => "table",
+            Self::Keys => "keys",
             Self::Delete => "delete",
             Self::Stopping => "stopping",
         }
@@ -58,6 +61,8 @@ pub struct Status {
     pub database: Circuit,
     /// Open while the table takes no row at all.
     pub table: Circuit,
+    /// Open while there is no epoch to seal in.
+    pub keys: Circuit,
     /// Open while what is settled may not be deleted.
     pub deletes: Circuit,
 }
@@ -97,6 +102,7 @@ impl Status {
     /// Returns once it makes sense to receive messages, or at the signal to stop.
     pub async fn may_receive(&self, shutdown: &Shutdown) {
         let closed = async {
+            self.keys.closed().await;
             self.deletes.closed().await;
             self.table.closed().await;
             self.database.closed().await;

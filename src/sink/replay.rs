@@ -89,6 +89,8 @@ impl Transaction<'_> {
             record(self.session, opening, new.len(), keys().filter(|key| keyless.contains(key)).count()).await?;
             self.write_rows(new.iter().copied()).await?;
             self.write_values(new.iter().copied()).await?;
+            // Last, for until the end of the transaction nobody else gets an entry into the audit log.
+            audit(self.session, opening, new.len()).await?;
         }
         if unresolved.len() < rows().count() {
             self.write_wal().await?;
@@ -155,6 +157,13 @@ fn changed(rows: u64, keys: &KeyColumns, table: &str) -> Result<(), WriteError> 
     }
     let what = format!("a trigger, a rule or a hand keeps rows of {table} from being changed: drop it");
     Err(WriteError::Unreachable(SinkError::Misconfigured(what)))
+}
+
+async fn audit(client: &Client, opening: Opening<'_>, rows: usize) -> Result<(), Error> {
+    let rows = i32::try_from(rows).unwrap_or(i32::MAX);
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&opening.claimed, Type::TEXT), (&opening.reason, Type::TEXT), (&rows, Type::INT4)];
+    client.query_typed("SELECT masq.resolved($1, $2, $3)", &parameters).await.map(drop)
 }
 
 async fn record(client: &Client, opening: Opening<'_>, rows: usize, keyless: usize) -> Result<(), Error> {

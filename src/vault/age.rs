@@ -1,7 +1,8 @@
 //! A text protected by a passphrase: an age v1 file (c2sp.org/age), so that `age -d` opens it without masq.
 //!
-//! Only what the recovery key needs: one scrypt stanza, a payload of one chunk (less than 64 KiB), armour. Recipients
-//! other than a passphrase and longer payloads are refused. Random bytes are passed in.
+//! Only what the recovery key needs: one scrypt stanza, armour, and for opening a payload of one chunk (less than 64 KiB).
+//! Other recipients and longer payloads are not opened; [`super::age_recipient`] makes files for persons. Random bytes
+//! are passed in.
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use base64::{
@@ -27,8 +28,6 @@ const BEGIN: &str = "-----BEGIN AGE ENCRYPTED FILE-----";
 const END: &str = "-----END AGE ENCRYPTED FILE-----";
 /// Columns of an armoured line (RFC 7468, section 3).
 const COLUMNS: usize = 64;
-/// The payload's only chunk is number 0 and the last, which the final byte says.
-const ONLY_CHUNK: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const CHUNK: usize = 64 * 1024;
 const TAG: usize = 16;
 
@@ -54,20 +53,38 @@ pub fn is_encrypted(file: &[u8]) -> bool {
     file.trim_ascii_start().starts_with(BEGIN.as_bytes()) || file.starts_with(VERSION.as_bytes())
 }
 
-/// Protects `text` (less than 64 KiB) with a passphrase at scrypt cost 2^`work`: an armoured age file.
+/// Protects `text` with a passphrase at scrypt cost 2^`work`: an armoured age file. Only one of up to 64 KiB is opened by
+/// [`decrypt`].
 pub fn encrypt(text: &str, passphrase: &str, work: u8, random: &FileRandom) -> String {
-    debug_assert!(text.len() <= CHUNK);
     let (file_key, rest) = random.split_at(16);
     let (salt, nonce) = rest.split_at(16);
-    let body = seal(&wrap_key(passphrase, salt, work), [0; 12], file_key);
-    let salt = BASE64_STANDARD_NO_PAD.encode(salt);
-    let body = BASE64_STANDARD_NO_PAD.encode(body);
-    let header = format!("{VERSION}\n-> scrypt {salt} {work}\n{body}\n---");
+    let arguments = format!("scrypt {} {work}", BASE64_STANDARD_NO_PAD.encode(salt));
+    file((&arguments, &wrap_key(passphrase, salt, work)), file_key, nonce, text.as_bytes())
+}
+
+/// An armoured file for one recipient: the arguments of its stanza, and the key under which it gets the file key. `file_key`
+/// and `nonce` have 16 bytes each.
+pub(super) fn file((arguments, wrap_key): (&str, &[u8; 32]), file_key: &[u8], nonce: &[u8], text: &[u8]) -> String {
+    let body = BASE64_STANDARD_NO_PAD.encode(seal(wrap_key, [0; 12], file_key));
+    let header = format!("{VERSION}\n-> {arguments}\n{body}\n---");
     let mac = keyed(&hkdf(file_key, &[], b"header")).chain_update(&header).finalize().into_bytes();
     let mut file = format!("{header} {}\n", BASE64_STANDARD_NO_PAD.encode(mac)).into_bytes();
     file.extend_from_slice(nonce);
-    file.extend_from_slice(&seal(&hkdf(file_key, nonce, b"payload"), ONLY_CHUNK, text.as_bytes()));
+    let key = hkdf(file_key, nonce, b"payload");
+    let last = text.len().saturating_sub(1) / CHUNK;
+    for at in 0..=last {
+        let chunk = &text[at * CHUNK..text.len().min((at + 1) * CHUNK)];
+        file.extend_from_slice(&seal(&key, chunk_nonce(at as u64, at == last), chunk));
+    }
     armour(&file)
+}
+
+/// The number of a chunk in eleven bytes, and whether it is the last.
+fn chunk_nonce(number: u64, is_last: bool) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[3..11].copy_from_slice(&number.to_be_bytes());
+    nonce[11] = u8::from(is_last);
+    nonce
 }
 
 /// Opens what [`encrypt`] or any other age made with a passphrase, armoured or not.
@@ -93,7 +110,8 @@ pub fn decrypt(file: &[u8], passphrase: &str) -> Result<Zeroizing<Vec<u8>>, AgeE
     if chunk.len() > CHUNK + TAG {
         return Err(AgeError::Unsupported("holds more than a key"));
     }
-    open(&hkdf(&file_key, nonce, b"payload"), ONLY_CHUNK, chunk).ok_or(AgeError::Damaged("its content was changed"))
+    open(&hkdf(&file_key, nonce, b"payload"), chunk_nonce(0, true), chunk)
+        .ok_or(AgeError::Damaged("its content was changed"))
 }
 
 /// The salt and log2 of the cost in `-> scrypt SALT WORK`.

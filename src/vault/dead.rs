@@ -278,7 +278,12 @@ impl Taken {
         self.key
     }
 
-    /// SHA-256 of each recovery public key that it is sealed to.
+    /// The epoch in which it was sealed.
+    pub fn header(&self) -> &EpochHeader {
+        &self.header
+    }
+
+    /// The fingerprint of each key that it is sealed to.
     pub fn recipients(&self) -> impl Iterator<Item = [u8; 32]> {
         self.header.wraps.iter().map(|wrap| wrap.recipient)
     }

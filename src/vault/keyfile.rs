@@ -15,6 +15,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::audit::checkpoint::VerifierKey;
+
 /// More than any key file has; a wrong path (a log, a device) is not read to its end.
 const MAX_FILE: u64 = 16 * 1024;
 
@@ -29,6 +31,10 @@ pub enum Kind {
     RecoveryPublic,
     /// `recovery.key`, which no worker may have.
     Recovery,
+    /// `audit.key`: signs checkpoints of the audit log. For those who reveal, erase and rotate; no worker needs it.
+    Audit,
+    /// `audit.pub`, which is no secret; but who can change it signs checkpoints that others then believe.
+    AuditPublic,
 }
 
 impl Kind {
@@ -39,6 +45,8 @@ impl Kind {
             Self::Subject => "subject.key",
             Self::RecoveryPublic => "recovery.pub",
             Self::Recovery => "recovery.key",
+            Self::Audit => "audit.key",
+            Self::AuditPublic => "audit.pub",
         }
     }
 
@@ -48,6 +56,8 @@ impl Kind {
             Self::Subject => "masq-subject-key-v1",
             Self::RecoveryPublic => "masq-recovery-public-key-v1",
             Self::Recovery => "masq-recovery-key-v1",
+            Self::Audit => "masq-audit-key-v1",
+            Self::AuditPublic => "masq-audit-public-key-v1",
         }
     }
 
@@ -77,11 +87,23 @@ impl Kind {
                  # Lost: what was sealed can never be opened.\n\
                  # Stolen: whoever has it and the database reads what was sealed.\n"
             }
+            Self::Audit => {
+                "# Signs checkpoints of the audit log of one database.\n\
+                 # Needed by people who reveal, erase and rotate; by no worker.\n\
+                 # Lost: new checkpoints need a new pair of keys. Keep audit.pub for the old ones.\n\
+                 # Stolen: whoever has it and owns the database can rewrite the log and sign that.\n"
+            }
+            Self::AuditPublic => {
+                "# Checks checkpoints of the audit log. No secret. The last line is a verifier key as C2SP writes it.\n\
+                 # Needed by whoever runs `masq audit verify`.\n\
+                 # Lost: audit.key contains it.\n\
+                 # Replaced by somebody else's: their checkpoints are believed, and yours are not.\n"
+            }
         }
     }
 
     fn is_secret(self) -> bool {
-        self != Self::RecoveryPublic
+        !matches!(self, Self::RecoveryPublic | Self::AuditPublic)
     }
 
     /// The permissions that it is made with, before the umask.
@@ -151,6 +173,17 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// Say where KMS is asked for it.
+    #[error("{} is opened by the KMS key {arn} alone, and this command does not ask KMS", path.display())]
+    Wrapped {
+        /// The file.
+        path: PathBuf,
+        /// The key that opens it.
+        arn: String,
+    },
+    /// What KMS says.
+    #[error(transparent)]
+    Kms(#[from] super::kms::KmsError),
     /// Look at the system.
     #[error("the operating system gives no random bytes: look at its kernel and at what the container may do")]
     NoRandomness,
@@ -168,6 +201,22 @@ pub fn render_recipients(keys: &[Vec<u8>]) -> String {
     let kind = Kind::RecoveryPublic;
     let keys: String = keys.iter().map(|key| BASE64_STANDARD.encode(key) + "\n").collect();
     format!("{}\n{}{keys}", kind.header(), kind.comment())
+}
+
+/// The text of [`Kind::AuditPublic`], which is a verifier key and not base64.
+pub fn render_verifier(key: &VerifierKey) -> Zeroizing<String> {
+    let kind = Kind::AuditPublic;
+    Zeroizing::new(format!("{}\n{}{key}\n", kind.header(), kind.comment()))
+}
+
+/// Reads that text, or the verifier key alone, as others write it.
+pub fn parse_verifier(path: &Path, text: &[u8]) -> Result<VerifierKey, KeyError> {
+    let problem = "it holds no verifier key, which is name+id+key in one line";
+    let lines = std::str::from_utf8(text).unwrap_or_default().lines().map(str::trim);
+    let mut keys =
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#') && *line != Kind::AuditPublic.header());
+    let key = keys.next().and_then(VerifierKey::parse).filter(|_| keys.next().is_none());
+    key.ok_or_else(|| KeyError::Malformed { path: path.to_owned(), problem })
 }
 
 /// Reads that text: the key id (1 for kinds that have none) and the key, of any length. `path` is for the complaint.
@@ -203,7 +252,7 @@ fn parse_all(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, Vec<Zer
     if keys.is_empty() { Err(malformed("the key is missing")) } else { Ok((kid, keys)) }
 }
 
-/// Reads the text of a kind whose key has 32 bytes, which is all but [`Kind::RecoveryPublic`].
+/// Reads the text of a kind whose key has 32 bytes, which are all secret ones.
 pub fn parse_secret(kind: Kind, path: &Path, text: &[u8]) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {
     let (kid, bytes) = parse(kind, path, text)?;
     let bytes = bytes.as_slice().try_into();
@@ -299,6 +348,18 @@ mod tests {
             let expected =
                 format!("keys/token.key is not the key file it should be ({problem}): restore it from a copy");
             assert_eq!(token(&text), Err(expected));
+        }
+    }
+
+    #[test]
+    fn a_verifier_key_reads_back_with_what_stands_around_it_and_alone() {
+        let key = crate::vault::audit::checkpoint::Signer::new(&[7; 32]).public().clone();
+        let read = |text: &str| parse_verifier(Path::new("audit.pub"), text.as_bytes()).ok();
+        assert_eq!(read(&render_verifier(&key)), Some(key.clone()));
+        assert_eq!(read(&format!("{key}\r\n")), Some(key.clone()));
+        for bad in [String::new(), format!("{key}\n{key}"), format!("x{key}"), "masq-audit-public-key-v1\n".to_owned()]
+        {
+            assert_eq!(read(&bad), None, "{bad}");
         }
     }
 

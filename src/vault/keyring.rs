@@ -1,4 +1,5 @@
-//! The directory of keys: made once, then loaded by every worker, which needs three of its four files.
+//! The directory of keys: made once, then loaded by every worker, which needs three of its six files. AWS KMS may stand
+//! in for two of them: it opens the token root, and makes the keys of epochs.
 //!
 //! It never opens `recovery.key`: that is [`super::identity`]'s, on another machine.
 
@@ -7,21 +8,27 @@ use std::{
     num::NonZeroU8,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
 pub use super::keyfile::{KeyError, Kind};
 use super::{
+    audit::checkpoint::{Signer, VerifierKey},
+    backend::{EpochSource, Recipient, Recipients, random},
     identity, keyfile,
+    kms::{KmsKey, epochs::KmsEpochs, token::WrappedRoot},
     recovery::{RecoveryKey, RecoveryPublic},
-    seal::{EpochKey, EpochSecret, SubjectKey, Wrap, header_digest},
+    seal::{EpochKey, SubjectKey},
     token::TokenRoot,
-    token_files,
+    token_files::{self, Held},
 };
 
-/// The four files of a directory.
-const KINDS: [Kind; 4] = [Kind::Token, Kind::Subject, Kind::RecoveryPublic, Kind::Recovery];
+/// The six files of a directory.
+const KINDS: [Kind; 6] =
+    [Kind::Token, Kind::Subject, Kind::RecoveryPublic, Kind::Recovery, Kind::Audit, Kind::AuditPublic];
 
 /// What a worker needs: tokens, subject tags, and sealing. Nothing here opens what was sealed before.
 pub struct KeyRing {
@@ -29,27 +36,62 @@ pub struct KeyRing {
     pub token: TokenRoot,
     /// Of `subject.key`.
     pub subject: SubjectKey,
-    /// Of `recovery.pub`, one or more: to each of them every epoch is sealed.
-    pub recipients: Vec<RecoveryPublic>,
+    /// Makes epochs, sealed to those in `recovery.pub`, to a key of AWS KMS, or to both.
+    pub epochs: Arc<dyn EpochSource>,
 }
 
 impl KeyRing {
     /// Loads the first token key that there is (`token.key` as long as it is), `subject.key` and `recovery.pub`. Files that
-    /// others than the owner can change, or secrets that others than owner and group can read, are refused.
+    /// others than the owner can change, or secrets that others than owner and group can read, are refused; so is a token
+    /// key that only KMS opens.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
-        let first = token_files::paths(dir).into_iter().next();
-        let token = first.map_or_else(|| Err(missing(dir, Kind::Token)), |path| token_files::read(&path))?;
-        Self::with(dir, token)
+        let token = token_files::read(&first_token(dir)?)?;
+        Ok(Self { token, subject: subject(dir)?, epochs: Arc::new(Recipients(recipients(dir)?)) })
     }
 
     /// The same with the token key of this id, which is the one that makes tokens in a database.
     pub fn load_kid(dir: &Path, kid: NonZeroU8) -> Result<Self, KeyError> {
-        Self::with(dir, token_files::load(dir, kid)?)
+        let token = token_files::load(dir, kid)?;
+        Ok(Self { token, subject: subject(dir)?, epochs: Arc::new(Recipients(recipients(dir)?)) })
     }
 
-    fn with(dir: &Path, token: TokenRoot) -> Result<Self, KeyError> {
-        let (_, subject) = secret(dir, Kind::Subject)?;
-        Ok(Self { token, subject: SubjectKey::new(&subject), recipients: recipients(dir)? })
+    /// Loads the same with the help of KMS where it is needed: for a token key that only KMS opens, and for epochs
+    /// where `epoch_key` names the key that makes them; then `recovery.pub` may be absent. `kid`: which token key, or the
+    /// first. `lookup` reads the environment, as AWS's tools do.
+    ///
+    /// # Errors
+    /// Those of [`KeyRing::load`], and what KMS says.
+    pub fn load_with_kms(
+        dir: &Path,
+        kid: Option<NonZeroU8>,
+        epoch_key: Option<&str>,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> impl Future<Output = Result<Self, KeyError>> + Send + use<> {
+        let root = match kid {
+            Some(kid) => token_files::find(dir, kid),
+            None => first_token(dir).and_then(|path| token_files::held(&path)),
+        };
+        let files = root.and_then(|root| Ok((root, subject(dir)?, optional(recipients(dir), epoch_key.is_some())?)));
+        let files = files.map(|(root, subject, recipients)| {
+            let token = match root {
+                Held::Plain(token) => Ok(token),
+                Held::Wrapped(wrapped) => Err(wrapped.open(lookup)),
+            };
+            (token, subject, recipients)
+        });
+        let epoch_key = epoch_key.map(|name| KmsKey::connect(name, lookup));
+        async move {
+            let (token, subject, recipients) = files?;
+            let token = match token {
+                Ok(token) => token,
+                Err(opening) => opening.await?,
+            };
+            let epochs: Arc<dyn EpochSource> = match epoch_key {
+                Some(key) => Arc::new(KmsEpochs::new(key.await?, recipients).await?),
+                None => Arc::new(recipients),
+            };
+            Ok(Self { token, subject, epochs })
+        }
     }
 
     /// Keys of random bytes that stand in no file. Their tokens are nobody else's, and what they seal stays sealed.
@@ -57,21 +99,23 @@ impl KeyRing {
         Ok(Self {
             token: TokenRoot::new(NonZeroU8::MIN, &*random()?),
             subject: SubjectKey::new(&*random()?),
-            recipients: vec![RecoveryKey::new(&*random()?).public()],
+            epochs: Arc::new(Recipients(vec![RecoveryKey::new(&*random()?).public()])),
         })
     }
 
-    /// SHA-256 of each recovery public key, as `masq keys status` shows it and epoch headers carry it.
-    pub fn fingerprints(&self) -> Vec<[u8; 32]> {
-        self.recipients.iter().map(RecoveryPublic::fingerprint).collect()
+    /// To whom epochs are sealed.
+    pub fn recipients(&self) -> Vec<Recipient> {
+        self.epochs.recipients()
     }
 
-    /// Begins an epoch at `now_ms` (milliseconds since 1970-01-01 UTC) with fresh random bytes.
-    pub fn new_epoch(&self, now_ms: i64) -> Result<EpochKey, KeyError> {
-        let secret = EpochSecret::new(&random()?);
-        let digest = header_digest(secret.id, now_ms);
-        let wraps = self.recipients.iter().map(|recipient| Ok(Wrap::new(recipient, &secret.key, &digest, &*random()?)));
-        Ok(EpochKey::new(&secret, now_ms, wraps.collect::<Result<_, KeyError>>()?))
+    /// The fingerprint of each of them, as `masq keys status` shows it and epoch headers carry it.
+    pub fn fingerprints(&self) -> Vec<[u8; 32]> {
+        self.recipients().iter().map(|recipient| recipient.fingerprint).collect()
+    }
+
+    /// Begins an epoch: see [`EpochSource::new_epoch`].
+    pub fn new_epoch(&self, now_ms: i64) -> BoxFuture<'static, Result<EpochKey, KeyError>> {
+        self.epochs.new_epoch(now_ms)
     }
 }
 
@@ -79,27 +123,46 @@ impl KeyRing {
 #[derive(Debug)]
 pub struct Created {
     /// In the order of [`Kind`].
-    pub files: [PathBuf; 4],
+    pub files: [PathBuf; 6],
     /// The key id of the tokens.
     pub kid: NonZeroU8,
     /// SHA-256 of the recovery public key.
     pub fingerprint: [u8; 32],
 }
 
-/// Makes all four files, in a directory that it makes if need be (mode 0700). An existing file is never overwritten.
+/// Makes all six files, in a directory that it makes if need be (mode 0700). An existing file is never overwritten.
 ///
 /// All or nothing: after an error none of the files is there that were not there before. With a passphrase
 /// `recovery.key` is an age file, which takes about a second.
 pub fn create(dir: &Path, passphrase: Option<&str>) -> Result<Created, KeyError> {
     let kid = NonZeroU8::MIN;
+    create_around(dir, passphrase, kid, keyfile::render(Kind::Token, kid, random::<32>()?.as_slice()))
+}
+
+/// The same with a token root that only this key of KMS opens. It is asked for first: if it refuses, nothing is made.
+pub async fn create_with_kms(dir: &Path, passphrase: Option<&str>, key: &KmsKey) -> Result<Created, KeyError> {
+    let kid = NonZeroU8::MIN;
+    let wrapped = WrappedRoot::wrap(key, kid, &*random()?).await?;
+    create_around(dir, passphrase, kid, wrapped.render())
+}
+
+fn create_around(
+    dir: &Path,
+    passphrase: Option<&str>,
+    kid: NonZeroU8,
+    token: Zeroizing<String>,
+) -> Result<Created, KeyError> {
     let recovery = random::<32>()?;
     let public = RecoveryKey::new(&recovery).public();
     let identity = keyfile::render(Kind::Recovery, kid, recovery.as_slice());
+    let audit = random::<32>()?;
     let texts = [
-        (Kind::Token, keyfile::render(Kind::Token, kid, random::<32>()?.as_slice())),
+        (Kind::Token, token),
         (Kind::Subject, keyfile::render(Kind::Subject, kid, random::<32>()?.as_slice())),
         (Kind::RecoveryPublic, keyfile::render(Kind::RecoveryPublic, kid, &public.to_bytes())),
         (Kind::Recovery, identity::protect(identity, passphrase, &random()?)),
+        (Kind::Audit, keyfile::render(Kind::Audit, kid, audit.as_slice())),
+        (Kind::AuditPublic, keyfile::render_verifier(Signer::new(&audit).public())),
     ];
     write_all(dir, &texts)?;
     Ok(Created { files: texts.map(|(kind, _)| dir.join(kind.file())), kid, fingerprint: public.fingerprint() })
@@ -129,9 +192,14 @@ pub struct FileStatus {
     pub mode: Option<u32>,
     /// Of a readable token key.
     pub kid: Option<NonZeroU8>,
+    /// The ARN of the key of KMS that opens it, if it takes one.
+    pub kms: Option<String>,
     /// SHA-256 of each key in a readable `recovery.pub`.
     pub fingerprints: Vec<[u8; 32]>,
-    /// Why it cannot be used. An absent `recovery.key` is no problem: a worker should not have it.
+    /// Of a readable `audit.pub`.
+    pub verifier: Option<VerifierKey>,
+    /// Why it cannot be used. An absent `recovery.key` is no problem: a worker should not have it. It needs no audit keys
+    /// either.
     pub problem: Option<KeyError>,
 }
 
@@ -148,7 +216,8 @@ pub fn status(dir: &Path) -> Vec<FileStatus> {
 
 fn file_status(dir: &Path, kind: Kind, path: PathBuf) -> FileStatus {
     let mode = keyfile::mode(&path).ok();
-    let mut status = FileStatus { kind, path, mode, kid: None, fingerprints: Vec::new(), problem: None };
+    let mut status =
+        FileStatus { kind, path, mode, kid: None, kms: None, fingerprints: Vec::new(), verifier: None, problem: None };
     status.problem = examine(dir, &mut status).err();
     status
 }
@@ -156,20 +225,51 @@ fn file_status(dir: &Path, kind: Kind, path: PathBuf) -> FileStatus {
 fn examine(dir: &Path, status: &mut FileStatus) -> Result<(), KeyError> {
     match (status.kind, status.mode) {
         (Kind::Token, None) => return Err(missing(dir, Kind::Token)),
-        (Kind::Token, Some(_)) => status.kid = Some(token_files::read(&status.path)?.kid()),
+        (Kind::Token, Some(_)) => match token_files::held(&status.path)? {
+            Held::Plain(root) => status.kid = Some(root.kid()),
+            Held::Wrapped(wrapped) => (status.kid, status.kms) = (Some(wrapped.kid), Some(wrapped.arn)),
+        },
         (Kind::Subject, _) => drop(secret(dir, Kind::Subject)?),
         (Kind::RecoveryPublic, _) => {
             status.fingerprints = recipients(dir)?.iter().map(RecoveryPublic::fingerprint).collect();
         }
         (Kind::Recovery, Some(mode)) => keyfile::check_mode(Kind::Recovery, &status.path, mode)?,
-        (Kind::Recovery, None) => {}
+        (Kind::Audit, Some(_)) => drop(audit_key(dir)?),
+        (Kind::AuditPublic, Some(_)) => status.verifier = Some(audit_public(&status.path)?),
+        (Kind::Recovery | Kind::Audit | Kind::AuditPublic, None) => {}
     }
     Ok(())
+}
+
+/// Loads `audit.key`.
+pub fn audit_key(dir: &Path) -> Result<Signer, KeyError> {
+    secret(dir, Kind::Audit).map(|(_, seed)| Signer::new(&seed))
+}
+
+/// Reads a verifier key: `audit.pub`, or a file like it.
+pub fn audit_public(path: &Path) -> Result<VerifierKey, KeyError> {
+    keyfile::parse_verifier(path, &*keyfile::read(Kind::AuditPublic, path)?)
 }
 
 fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {
     let (path, text) = read(dir, kind)?;
     keyfile::parse_secret(kind, &path, &text)
+}
+
+fn first_token(dir: &Path) -> Result<PathBuf, KeyError> {
+    token_files::paths(dir).into_iter().next().ok_or_else(|| missing(dir, Kind::Token))
+}
+
+fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
+    Ok(SubjectKey::new(&secret(dir, Kind::Subject)?.1))
+}
+
+/// No recipients where there is no file of them and none is needed.
+fn optional(recipients: Result<Vec<RecoveryPublic>, KeyError>, is_optional: bool) -> Result<Recipients, KeyError> {
+    match recipients {
+        Err(KeyError::Missing { .. } | KeyError::Lost { .. }) if is_optional => Ok(Recipients::default()),
+        recipients => recipients.map(Recipients),
+    }
 }
 
 /// The recovery keys to which epochs are sealed: those in `recovery.pub`.
@@ -250,17 +350,11 @@ fn write_all(dir: &Path, texts: &[(Kind, Zeroizing<String>)]) -> Result<(), KeyE
     all
 }
 
-/// Random bytes of the operating system.
-pub(super) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, KeyError> {
-    let mut bytes = Zeroizing::new([0; N]);
-    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| KeyError::NoRandomness)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use futures_util::FutureExt;
     use uuid::Uuid;
 
     use super::*;
@@ -283,7 +377,7 @@ mod tests {
         assert_eq!(ring.fingerprints(), [created.fingerprint]);
         assert_eq!(ring.token.kid(), created.kid);
 
-        let mut epoch = ring.new_epoch(5).unwrap_or_else(|error| panic!("{error}"));
+        let mut epoch = ring.new_epoch(5).now_or_never().unwrap().unwrap_or_else(|error| panic!("{error}"));
         let message = Key { sent_at: 7, id: Uuid::from_u128(8) };
         let sealed = epoch.seal(message, b"body");
         let key = identity::load(&created.files[3], Some("correct horse")).unwrap_or_else(|error| panic!("{error}"));
@@ -296,7 +390,7 @@ mod tests {
         let dir = one.path().join("keys");
         let (one, two) = (create(&dir, None).unwrap(), create(two.path(), None).unwrap());
         assert_eq!(mode(&dir), 0o700);
-        assert_eq!(one.files.each_ref().map(|path| mode(path) & !0o044), [0o400; 4]);
+        assert_eq!(one.files.each_ref().map(|path| mode(path) & !0o044), [0o400; 6]);
         assert_eq!(mode(&one.files[3]), 0o400);
         for (a, b) in one.files.iter().zip(&two.files) {
             assert_ne!(fs::read(a).unwrap(), fs::read(b).unwrap());
@@ -343,12 +437,15 @@ mod tests {
         let created = create(dir.path(), None).unwrap();
         fs::set_permissions(&created.files[3], fs::Permissions::from_mode(0o604)).unwrap();
         fs::remove_file(&created.files[1]).unwrap();
-        let [token, subject, public, recovery] = <[FileStatus; 4]>::try_from(status(dir.path())).unwrap();
+        let [token, subject, public, recovery, audit, verifier] =
+            <[FileStatus; 6]>::try_from(status(dir.path())).unwrap();
         assert_eq!((token.mode, token.kid, token.problem.is_some()), (Some(0o400), NonZeroU8::new(1), false));
         assert!(matches!((subject.mode, subject.problem), (None, Some(KeyError::Lost { .. }))));
         assert_eq!(public.fingerprints, [created.fingerprint]);
         assert!(matches!((recovery.mode, recovery.problem), (Some(0o604), Some(KeyError::Exposed { .. }))));
-        fs::remove_file(&created.files[3]).unwrap();
-        assert!(status(dir.path())[3].problem.is_none());
+        assert!(audit.problem.is_none());
+        assert_eq!(verifier.verifier.as_ref(), Some(audit_key(dir.path()).ok().unwrap().public()));
+        (3..6).for_each(|at| fs::remove_file(&created.files[at]).unwrap());
+        assert!(status(dir.path())[3..].iter().all(|file| file.problem.is_none()));
     }
 }

@@ -1,9 +1,16 @@
 //! Dead letters deleted for good: body, subject tag and all. What remains is the ledger's word that the message had an
-//! outcome, as long as the ledger remembers it, and a record of who deleted how many.
+//! outcome, as long as the ledger remembers it, and a record of who deleted how many, in the audit log too.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{
+    Error, Row,
+    types::{ToSql, Type},
+};
+use uuid::Uuid;
 
 use crate::{
     db::{DbError, Session},
@@ -67,7 +74,21 @@ impl<'a> Purge<'a> {
     /// # Errors
     /// If they cannot be deleted.
     pub async fn next(&mut self, session: &Session, claimed: &str, asked: &str) -> Result<u64, DbError> {
-        // One statement, which is one transaction. A ledger row that a replay has changed since it began is read again
+        let failed = |error| DbError::new("deleting dead letters", &error);
+        let gone = session.within(async {
+            let gone = self.delete(session, claimed, asked).await?;
+            // Last, for until the end of the transaction nobody else gets an entry into the audit log.
+            record(session, claimed, asked, &gone).await?;
+            Ok(gone)
+        });
+        let gone = ledger::keys(&gone.await.map_err(failed)?).map_err(failed)?;
+        self.after = gone.iter().max().copied().or(self.after);
+        Ok(gone.len() as u64)
+    }
+
+    /// Answers key and epoch of each letter that is gone.
+    async fn delete(&self, session: &Session, claimed: &str, asked: &str) -> Result<Vec<Row>, Error> {
+        // A ledger row that a replay has changed since it began is read again
         // by PostgreSQL before it is changed. What somebody else has under a lock is left to them.
         let purge = format!(
             "WITH doomed AS (
@@ -81,12 +102,12 @@ impl<'a> Purge<'a> {
                      AND l.sent_at >= masq.ledger_oldest()
              ), gone AS (
                  DELETE FROM masq.dead_letters l USING doomed d
-                 WHERE l.sent_at = d.sent_at AND l.message_id = d.message_id RETURNING l.sent_at, l.message_id
+                 WHERE l.sent_at = d.sent_at AND l.message_id = d.message_id RETURNING l.sent_at, l.message_id, l.epoch
              ), record AS (
                  INSERT INTO masq.purges (claimed, condition, letters)
                  SELECT $7, $8, count(*) FROM gone HAVING count(*) > 0
              )
-             SELECT sent_at, message_id FROM gone",
+             SELECT sent_at, message_id, epoch FROM gone",
             dead = ledger::DEAD,
             purged = ledger::PURGED,
             row = ledger::ROW,
@@ -104,15 +125,27 @@ impl<'a> Purge<'a> {
             (&claimed, Type::TEXT),
             (&asked, Type::TEXT),
         ];
-        let failed = |error| DbError::new("deleting dead letters", &error);
-        let gone = session.query_typed(&purge, &parameters).await.map_err(failed)?;
-        let gone = ledger::keys(&gone).map_err(failed)?;
-        self.after = gone.iter().max().copied().or(self.after);
-        Ok(gone.len() as u64)
+        session.query_typed(&purge, &parameters).await
     }
 
     fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 3] {
         let Condition { reason, resolved, .. } = &self.condition;
         [(&self.until, Type::TIMESTAMPTZ), (reason, Type::TEXT), (resolved, Type::BOOL)]
     }
+}
+
+/// Puts into the audit log how many letters of each epoch are gone, if any are.
+async fn record(session: &Session, claimed: &str, asked: &str, gone: &[Row]) -> Result<(), Error> {
+    const RECORD: &str = "SELECT masq.purged($1, $2, $3, $4)";
+    let mut letters: BTreeMap<Uuid, i64> = BTreeMap::new();
+    for row in gone {
+        *letters.entry(row.try_get(2)?).or_default() += 1;
+    }
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let (epochs, letters): (Vec<Uuid>, Vec<i64>) = letters.into_iter().unzip();
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&claimed, Type::TEXT), (&asked, Type::TEXT), (&epochs, Type::UUID_ARRAY), (&letters, Type::INT8_ARRAY)];
+    session.query_typed(RECORD, &parameters).await.map(drop)
 }

@@ -16,7 +16,8 @@
 //!              aad = masq/entry/v1 | epoch id | subject tag | token | field
 //!              plaintext = 0x69 for an address, 0x73 for a text | the value as it came | 0x80 | zeros as above
 //! ```
-//! Numbers are big-endian. The first byte is the format's version.
+//! Numbers are big-endian. The first byte is the format's version. A wrapped key that begins with 0x02 is AWS KMS's: see
+//! [`super::kms::epochs`].
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use hkdf::Hkdf;
@@ -32,8 +33,10 @@ use super::{
 };
 use crate::queue::Key;
 
-/// The only version there is, of the wrapped key, of the sealed body and of the sealed value.
+/// The version of a key wrapped for a recovery key, of the sealed body and of the sealed value.
 const FORMAT: u8 = 0x01;
+/// Of a wrapped key that AWS KMS opens, and no recovery key.
+pub(super) const KMS_FORMAT: u8 = 0x02;
 const DEAD_LETTER: &[u8; 19] = b"masq/dead-letter/v1";
 const ENTRY: &[u8; 13] = b"masq/entry/v1";
 const NONCE: usize = 12;
@@ -230,7 +233,7 @@ impl EpochKey {
 }
 
 /// Why a sealed body stays shut, by what helps.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum OpenError {
     /// Take another key.
     #[error("sealed to other recovery keys: use one whose fingerprint begins {}", beginnings(recipients))]
@@ -238,6 +241,9 @@ pub enum OpenError {
         /// The fingerprints of the keys that open it.
         recipients: Vec<[u8; 32]>,
     },
+    /// Ask AWS KMS.
+    #[error("sealed to a key of AWS KMS: open it with --kms and the name of that key")]
+    Kms,
     /// Nothing helps but an older copy: the bytes are not those that were sealed for this message, or this token and
     /// person, in this epoch.
     #[error("the sealed bytes were changed or moved from elsewhere: look for them in a backup of the database")]
@@ -308,7 +314,12 @@ impl OpenEpoch {
 pub fn unwrap(key: &RecoveryKey, header: &EpochHeader) -> Result<Zeroizing<[u8; 32]>, OpenError> {
     let fingerprint = key.public().fingerprint();
     let ours = header.wraps.iter().find(|wrap| wrap.recipient == fingerprint);
-    let wrong = || OpenError::WrongKey { recipients: header.wraps.iter().map(|wrap| wrap.recipient).collect() };
+    let wrong = || {
+        let files = header.wraps.iter().filter(|wrap| wrap.wrapped.first() != Some(&KMS_FORMAT));
+        let recipients: Vec<_> = files.map(|wrap| wrap.recipient).collect();
+        let is_kms = recipients.is_empty() && !header.wraps.is_empty();
+        if is_kms { OpenError::Kms } else { OpenError::WrongKey { recipients } }
+    };
     key.unwrap(versioned(&ours.ok_or_else(wrong)?.wrapped)?, &header.digest()).ok_or(OpenError::Tampered)
 }
 

@@ -15,6 +15,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU8,
+    str::FromStr,
 };
 
 use hkdf::Hkdf;
@@ -155,6 +156,22 @@ impl fmt::Display for Token {
     }
 }
 
+/// A text that is no token.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("expected 64 hexadecimal digits")]
+pub struct NoToken;
+
+impl FromStr for Token {
+    type Err = NoToken;
+
+    /// Reads 64 hexadecimal digits, in capitals too.
+    fn from_str(text: &str) -> Result<Self, NoToken> {
+        let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+        let digits: [u8; 64] = digits.and_then(|digits| digits.try_into().ok()).ok_or(NoToken)?;
+        Ok(Self(std::array::from_fn(|at| digits[2 * at] << 4 | digits[2 * at + 1])))
+    }
+}
+
 /// SHA-256 of the UTF-8 bytes: the mask `sha256`, for those who must match old values. There is no key in it, so whoever
 /// can list the possible values can reverse it.
 pub fn sha256(text: &str) -> Token {
@@ -228,6 +245,16 @@ mod tests {
         frame.extend_from_slice(&u16::try_from(value.len()).unwrap().to_be_bytes());
         frame.extend_from_slice(value);
         frame
+    }
+
+    #[test]
+    fn text_of_a_token_reads_back_and_no_other_does() {
+        let token = domain("ip").text("x").unwrap();
+        let text = token.to_string();
+        assert_eq!((text.parse(), text.to_uppercase().parse()), (Ok(token), Ok(token)));
+        for other in [&text[1..], &format!("{text}0"), &text.replacen('0', "g", 1), &format!(" {}", &text[1..]), ""] {
+            assert_eq!(other.parse::<Token>(), Err(NoToken), "{other}");
+        }
     }
 
     #[test]

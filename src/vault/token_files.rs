@@ -11,8 +11,9 @@ use std::{
 };
 
 use super::{
+    backend::random,
     keyfile::{self, KeyError, Kind},
-    keyring::random,
+    kms::token::WrappedRoot,
     token::TokenRoot,
 };
 
@@ -28,17 +29,53 @@ pub fn paths(dir: &Path) -> Vec<PathBuf> {
     std::iter::once(first).chain(kids.map(|kid| path(dir, kid))).filter(|path| path.exists()).collect()
 }
 
+/// What a file holds.
+pub enum Held {
+    /// The root.
+    Plain(TokenRoot),
+    /// The root as KMS wrapped it.
+    Wrapped(WrappedRoot),
+}
+
+impl Held {
+    /// Its key id.
+    pub fn kid(&self) -> NonZeroU8 {
+        match self {
+            Self::Plain(root) => root.kid(),
+            Self::Wrapped(wrapped) => wrapped.kid,
+        }
+    }
+}
+
+/// Reads one file that holds the root itself.
+///
+/// # Errors
+/// As [`held`]; [`KeyError::Wrapped`] if only KMS opens it.
+pub fn read(path: &Path) -> Result<TokenRoot, KeyError> {
+    match held(path)? {
+        Held::Plain(root) => Ok(root),
+        Held::Wrapped(wrapped) => Err(KeyError::Wrapped { path: path.to_owned(), arn: wrapped.arn }),
+    }
+}
+
 /// Reads one file: the key that its first line and, but for `token.key`, its name say.
 ///
 /// # Errors
 /// If it cannot be read, is open to others, or is another key's.
-pub fn read(path: &Path) -> Result<TokenRoot, KeyError> {
-    let (kid, root) = keyfile::parse_secret(Kind::Token, path, &keyfile::read(Kind::Token, path)?)?;
+pub fn held(path: &Path) -> Result<Held, KeyError> {
+    let text = keyfile::read(Kind::Token, path)?;
+    let held = match WrappedRoot::parse(path, &text)? {
+        Some(wrapped) => Held::Wrapped(wrapped),
+        None => {
+            let (kid, root) = keyfile::parse_secret(Kind::Token, path, &text)?;
+            Held::Plain(TokenRoot::new(kid, &root))
+        }
+    };
     let named = path.file_name().and_then(|name| name.to_str()?.strip_prefix("token-")?.strip_suffix(".key"));
-    if named.is_some_and(|named| named != kid.to_string()) {
+    if named.is_some_and(|named| named != held.kid().to_string()) {
         return Err(malformed(path, "its first line has another key id than its name"));
     }
-    Ok(TokenRoot::new(kid, &root))
+    Ok(held)
 }
 
 /// All of them, by key id.
@@ -57,6 +94,20 @@ pub fn all(dir: &Path) -> Result<BTreeMap<NonZeroU8, TokenRoot>, KeyError> {
         }
     }
     Ok(roots)
+}
+
+/// The file with this key.
+///
+/// # Errors
+/// [`KeyError::Lost`] names the file if there is none.
+pub fn find(dir: &Path, kid: NonZeroU8) -> Result<Held, KeyError> {
+    for path in paths(dir) {
+        let held = held(&path)?;
+        if held.kid() == kid {
+            return Ok(held);
+        }
+    }
+    Err(KeyError::Lost { path: path(dir, kid) })
 }
 
 /// The key with this id.
@@ -89,7 +140,7 @@ pub fn create(dir: &Path, kid: NonZeroU8) -> Result<TokenRoot, KeyError> {
 pub fn destroy(dir: &Path, kid: NonZeroU8) -> Result<Vec<PathBuf>, KeyError> {
     let mut gone = Vec::new();
     for path in paths(dir) {
-        if read(&path)?.kid() == kid {
+        if held(&path)?.kid() == kid {
             overwrite(&path).map_err(|source| unwritable(&path, source))?;
             gone.push(path);
         }

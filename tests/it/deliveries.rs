@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::support::{Database, Keys, finish, login, service};
+use crate::support::{Database, Keys, config, finish, login, service};
 
 const ARN: &str = "arn:aws:sqs:eu-west-1:123456789012:login-queue";
 
@@ -80,9 +80,10 @@ async fn drain(keys: &Keys, queue: &str, database: &Database, file: &str) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("masq.toml");
     fs::write(&path, file).unwrap();
-    let (path, keys) = (path.display().to_string(), keys.path().display().to_string());
+    let (path, keys, worker) =
+        (path.display().to_string(), keys.path().display().to_string(), database.login("worker"));
     let arguments = ["--config", &path, "run", "--drain", "--connections", "1", "--queue-url", queue];
-    let arguments = [&arguments[..], &["--database-url", &database.url, "--keys", &keys]].concat();
+    let arguments = [&arguments[..], &["--database-url", &worker, "--keys", &keys]].concat();
     let (exit, _, stderr) = finish(service(&arguments)).await;
     assert_eq!(exit, 0, "{stderr}");
 }
@@ -123,7 +124,7 @@ async fn odd_ids_times_and_attributes_are_taken_for_what_they_are() {
     messages.last_mut().unwrap()["MessageAttributes"] = Value::Object((0..10).map(attribute).collect());
     let count = messages.len();
     let queue = Queue::start(messages).await;
-    let (keys, database) = (Keys::create(), Database::create().await);
+    let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     drain(&keys, &queue.url, &database, "").await;
 
     let users = database.query("SELECT user_id FROM user_logins ORDER BY 1").await;
@@ -168,7 +169,7 @@ async fn of_an_event_sent_twice_one_becomes_a_row_whatever_it_is_wrapped_in() {
         json!({"Type": "SubscriptionConfirmation", "SubscribeURL": "http://127.0.0.1:9/never-fetched"}),
         sns(&sns(&event("too-deep", json!("e-5")))),
     ];
-    let (keys, database) = (Keys::create(), Database::create().await);
+    let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     for batch in [&first, &second] {
         for body in batch {
             queue.send(body.to_string().into_bytes());
@@ -206,7 +207,7 @@ async fn an_events_id_may_stand_in_a_message_attribute() {
         with(5, Value::Null),
     ];
     let queue = Queue::start(messages).await;
-    let (keys, database) = (Keys::create(), Database::create().await);
+    let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     drain(&keys, &queue.url, &database, "[queue]\ndedupe = \"attribute:event-id\"\n").await;
     let outcomes = "SELECT outcome, count(*) FROM masq.ledger GROUP BY 1 ORDER BY 1";
     assert_eq!(database.query(outcomes).await, ["1\t5", "4\t1"]);

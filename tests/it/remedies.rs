@@ -44,7 +44,7 @@ async fn one_refused_row_of_five_hundred_costs_twenty_transactions_at_most() {
     database.execute("SELECT pg_reload_conf()").await;
     database.execute("ALTER TABLE user_logins ADD CHECK (user_id <> 'refused')").await;
     let intake = start::intake(&scene.config, None, false);
-    let mut worker = ready.workers(&scene.queue, &scene.config, &scene.shared, &intake).unwrap().remove(0);
+    let mut worker = ready.workers(&scene.queue, &scene.config, &scene.shared, &intake).await.unwrap().remove(0);
     const NONE: i64 = -1;
     let mut most = 0;
     for refused in [NONE, 0, 1, 250, 498, 499] {
@@ -134,13 +134,8 @@ async fn a_server_that_has_no_connection_left_is_waited_for() {
     let scene = Scene::new().await;
     scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
     let role = format!("worker_{}", Uuid::new_v4().simple());
-    let grant = format!(
-        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA masq TO {role}; \
-         GRANT ALL ON ALL TABLES IN SCHEMA masq, public TO {role}; \
-         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA masq TO {role}"
-    );
-    scene.database.execute(&grant).await;
-    let running = scene.run_as(&scene.database.url.replace("postgres@", &format!("{role}@"))).await;
+    scene.database.execute(&format!("CREATE ROLE {role} LOGIN; GRANT masq_writer TO {role}")).await;
+    let running = scene.run_as(&scene.database.login(&role)).await;
     let mut keys = vec![scene.send("before")];
     scene.until_empty().await;
     let other = scene.database.session().await;
@@ -194,6 +189,7 @@ async fn a_plan_that_has_gone_stale_is_made_anew() {
         .database
         .execute(
             "CREATE TABLE sessions (pid int); CREATE TABLE other (n int); \
+             GRANT INSERT ON sessions TO worker; GRANT SELECT ON other TO worker; \
              CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF NOT EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'look') THEN \
                EXECUTE 'PREPARE look AS SELECT * FROM other'; END IF; \

@@ -60,7 +60,7 @@ impl Ward {
     }
 
     pub(crate) async fn with(config: &Config) -> Self {
-        let ward = Self { database: Database::create().await, keys: Keys::create() };
+        let ward = Self { database: Database::ready().await, keys: Keys::create() };
         fs::write(ward.file(), MENDED).unwrap();
         ward.admit(config, &[]).await;
         ward
@@ -96,8 +96,10 @@ impl Ward {
 
     async fn reader(&self, config: &Config) -> (Decoder, Masker, PostgresSink) {
         let keys = self.keys.load();
-        let made = start::database(connector(&self.database.url), config, &keys, "login-queue", options()).await;
-        made.unwrap_or_else(|error| panic!("{error}")).reader(config, &keys).unwrap()
+        self.database.prepare(config).await;
+        let worker = connector(&self.database.login("worker"));
+        let made = start::database(worker, config, &keys, "login-queue", options()).await;
+        made.unwrap_or_else(|error| panic!("{error}")).reader(config, &keys).await.unwrap()
     }
 
     /// So many letters `bad_ip:ip`, sent so many minutes ago, each of another user.
@@ -126,10 +128,15 @@ impl Ward {
         key
     }
 
-    /// `masq` against this database with the mended configuration.
+    /// `masq` against this database with the mended configuration, as an operator.
     pub(crate) fn masq(&self, arguments: &[&str]) -> Command {
+        self.masq_as("operator", arguments)
+    }
+
+    fn masq_as(&self, login: &str, arguments: &[&str]) -> Command {
         let (file, keys) = (self.file(), self.keys.path().display().to_string());
-        let place = ["--config", &file, "--database-url", &self.database.url];
+        let database = self.database.login(login);
+        let place = ["--config", &file, "--database-url", &database];
         let mut command = service(&[arguments, &place].concat());
         command.env("MASQ_KEYS", keys);
         command
@@ -197,7 +204,7 @@ async fn what_the_configuration_has_learnt_becomes_rows_and_the_rest_stays() {
     let openings =
         "SELECT count(*), count(DISTINCT key), min(reason) FROM masq.audit, unnest(items) AS key WHERE action = 'open'";
     assert_eq!(ward.query(openings).await, ["8\t4\tticket 4711"]);
-    let record = "SELECT letters, keyless, reason, login = current_user, claimed <> '' FROM masq.replays";
+    let record = "SELECT letters, keyless, reason, login = 'operator', claimed <> '' FROM masq.replays";
     assert_eq!(ward.query(record).await, ["3\t0\tticket 4711\tt\tt"]);
 
     let again = ward.replayed(&["--code", "bad_ip"]).await;
@@ -437,7 +444,7 @@ async fn purged_letters_are_gone_and_the_ledger_still_knows_their_messages() {
     assert_eq!(purge(&["--older-than", "0s", "--code", "bad_ip", "--yes"]).await.0, 0);
     assert_eq!(ward.counts().await, "2\t2\t1x2 5x3\t0");
     ward.assert_reconciled().await;
-    let record = "SELECT condition, letters, login = current_user, claimed <> '' FROM masq.purges ORDER BY id";
+    let record = "SELECT condition, letters, login = 'operator', claimed <> '' FROM masq.purges ORDER BY id";
     let expected = ["--older-than 0s --resolved\t2\tt\tt", "--older-than 0s --code bad_ip\t3\tt\tt"];
     assert_eq!(ward.query(record).await, expected);
 
@@ -447,42 +454,26 @@ async fn purged_letters_are_gone_and_the_ledger_still_knows_their_messages() {
 }
 
 /// Beyond what a worker needs: as SECURITY.md says it.
-const GRANTS: &str = "GRANT SELECT, UPDATE, DELETE ON masq.dead_letters TO operator; \
-    GRANT UPDATE ON masq.ledger TO operator; \
-    GRANT INSERT ON masq.replays, masq.purges TO operator";
-
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_needs_no_more_rights_than_the_papers_say() {
+async fn a_login_is_an_operators_once_it_is_a_member_of_masq_operator() {
     let ward = Ward::new().await;
     ward.bad_ips(2, 10).await;
-    let role = format!("operator_{}", Uuid::new_v4().simple());
-    let grant = |grants: &str| grants.replace("operator", &role);
-    let worker = "CREATE ROLE operator LOGIN; GRANT USAGE ON SCHEMA masq TO operator; GRANT INSERT ON user_logins TO operator; \
-        GRANT SELECT ON masq.migrations, masq.key_checks, masq.token_keys, masq.recipients TO operator; \
-        GRANT USAGE ON SCHEMA masq_slots TO operator; GRANT SELECT ON masq_slots.migrations TO operator; \
-        GRANT INSERT ON masq.epoch_wraps, masq.entries TO operator; GRANT SELECT, INSERT ON masq.ledger TO operator; \
-        GRANT INSERT ON masq.dead_letters, masq.epochs TO operator; \
-        GRANT SELECT, INSERT, UPDATE, DELETE ON masq.suspects, masq.dedupe TO operator; \
-        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA masq TO operator";
-    ward.database.execute(&grant(worker)).await;
-    let url = ward.database.url.replace("postgres@", &format!("{role}@"));
-    let ward = Ward { database: Database::of(&url), ..ward };
-    let (exit, _, stderr) = finish(ward.replay(&["--all"])).await;
-    assert!(exit == 77 && stderr.contains("42501"), "{stderr}");
-
-    let owner = Database::of(&url.replace(&role, "postgres"));
-    owner.execute(&grant(GRANTS)).await;
-    let (exit, _, stderr) = finish(ward.replay(&["--all"])).await;
-    assert_eq!(exit, 0, "{stderr}");
-    let (exit, _, stderr) = finish(ward.masq(&["dead", "purge", "--older-than", "0s", "--yes"])).await;
-    assert!(exit == 0 && stderr.contains("2 dead letters were deleted"), "{stderr}");
-    let (exit, _, stderr) = finish(ward.masq(&["reconcile"])).await;
-    assert!(exit == 77 && stderr.contains("42501"), "{stderr}");
-    owner.execute(&grant("GRANT SELECT ON ALL TABLES IN SCHEMA masq TO operator")).await;
-    let (exit, stdout, _) = finish(ward.masq(&["reconcile"])).await;
-    assert!(exit == 0 && stdout.contains("this login may not read it"), "{stdout}");
-    owner.execute(&grant("GRANT SELECT ON user_logins TO operator; GRANT INSERT ON masq.baselines TO operator")).await;
-    assert_eq!(finish(ward.masq(&["reconcile", "--strict", "--baseline"])).await.0, 0);
+    let login = format!("operator_{}", Uuid::new_v4().simple());
+    ward.database.execute(&format!("CREATE ROLE {login} LOGIN")).await;
+    let masq = |arguments: &[&str]| finish(ward.masq_as(&login, arguments));
+    let identity = ward.keys.path().join("recovery.key").display().to_string();
+    let replay = ["dead", "replay", "--identity", &identity, "--reason", "ticket 4711", "--all"];
+    let (purge, reconcile) =
+        (["dead", "purge", "--older-than", "0s", "--yes"], ["reconcile", "--strict", "--baseline"]);
+    for refused in [&replay[..], &purge, &reconcile] {
+        let (exit, _, stderr) = masq(refused).await;
+        assert!(exit == 77 && stderr.contains("42501") && stderr.contains("masq_operator"), "{refused:?}: {stderr}");
+    }
+    ward.database.execute(&format!("GRANT masq_operator TO {login}")).await;
+    for allowed in [&replay[..], &purge, &reconcile] {
+        let (exit, stdout, stderr) = masq(allowed).await;
+        assert_eq!(exit, 0, "{allowed:?}: {stdout}{stderr}");
+    }
     ward.assert_reconciled().await;
 }
 

@@ -24,7 +24,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{Database, Keys, finish, free_address, http_get, moto, python_prints, service, until};
+use crate::support::{Database, Keys, config, finish, free_address, http_get, moto, python_prints, service, until};
 
 const OFFICIAL_TABLE: &str = "CREATE TABLE user_logins(user_id varchar(128), device_type varchar(32), \
     masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)";
@@ -67,7 +67,8 @@ async fn rows(database: &Database) -> Vec<Value> {
 /// `masq run` with these keys, from this queue, into this database.
 fn run(keys: &Keys, queue_url: &str, database: &Database, more: &[&str]) -> Command {
     let keys = keys.path().display().to_string();
-    let mut arguments = vec!["run", "--queue-url", queue_url, "--database-url", &database.url, "--keys", &keys];
+    let worker = database.login("worker");
+    let mut arguments = vec!["run", "--queue-url", queue_url, "--database-url", &worker, "--keys", &keys];
     arguments.extend(more);
     service(&arguments)
 }
@@ -76,10 +77,11 @@ fn run(keys: &Keys, queue_url: &str, database: &Database, more: &[&str]) -> Comm
 async fn a_hundred_logins_from_moto_into_both_forms_of_the_table_as_an_independent_program_says() {
     let bodies = hundred();
     for (form, create) in [("text", None), ("integer", Some(OFFICIAL_TABLE))] {
-        let (keys, database) = (Keys::create(), Database::create().await);
+        let (keys, database) = (Keys::create(), Database::ready().await);
         if let Some(create) = create {
             database.execute(create).await;
         }
+        database.prepare(&config()).await;
         let url = moto_queue(&format!("hundred-{form}"), 30, &bodies).await;
         let (exit, stdout, stderr) = finish(run(&keys, &url, &database, &["--drain"])).await;
         assert_eq!((exit, stdout.as_str()), (0, ""), "{stderr}");
@@ -128,7 +130,7 @@ impl Proxy {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_come_again_change_nothing() {
-    let (keys, database) = (Keys::create(), Database::create().await);
+    let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     let url = moto_queue("again", 2, &hundred()).await;
     let (proxy, endpoint) = Proxy::start().await;
     proxy.deletes.store(false, Ordering::SeqCst);
@@ -181,7 +183,7 @@ async fn count(database: &Database) -> u64 {
 async fn kill_9_in_the_middle_costs_nothing_but_redelivery() {
     const MESSAGES: usize = 20_000;
     const KILLS: usize = 5;
-    let (keys, database) = (Keys::create(), Database::create().await);
+    let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     let (_server, queue, url) = local_queue(MESSAGES, Duration::from_secs(2)).await;
     let mut killed_in_the_middle = 0;
     for _ in 0..KILLS {
@@ -201,10 +203,9 @@ async fn kill_9_in_the_middle_costs_nothing_but_redelivery() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_on_one_queue_whose_messages_come_again_after_two_seconds() {
     const MESSAGES: usize = 4_000;
-    let (keys, database) = (Keys::create(), Database::create().await);
+    let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     let (_server, queue, url) = local_queue(MESSAGES, Duration::from_secs(2)).await;
     // A batch takes longer than its messages stay hidden.
-    database.execute(OFFICIAL_TABLE).await;
     database
         .execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
@@ -221,7 +222,7 @@ async fn two_workers_on_one_queue_whose_messages_come_again_after_two_seconds() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_the_batch_in_hand() {
-    let (keys, database) = (Keys::create(), Database::create().await);
+    let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     let (_server, queue, url) = local_queue(5_000, Duration::from_secs(30)).await;
     let child = run(&keys, &url, &database, &[]).spawn().unwrap();
     until("some rows", async || count(&database).await > 0).await;
@@ -237,7 +238,7 @@ async fn sigterm_finishes_the_batch_in_hand() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_readiness_and_counters() {
-    let (keys, database) = (Keys::create(), Database::create().await);
+    let (keys, database) = (Keys::create(), Database::loadable(&config()).await);
     let (_server, _queue, url) = local_queue(10, Duration::from_secs(30)).await;
     let address = free_address();
     let _child = run(&keys, &url, &database, &["--listen", &address.to_string()]).spawn().unwrap();

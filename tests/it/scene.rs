@@ -11,7 +11,7 @@ use masq::{
     shutdown::Shutdown,
     start::{self, Options, StartError},
 };
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::OnceCell, task::JoinHandle, time::Instant};
 
 use crate::{
     scripted::ScriptedQueue,
@@ -26,6 +26,7 @@ pub(crate) struct Scene {
     pub(crate) config: Config,
     pub(crate) visibility: Duration,
     pub(crate) timeouts: Timeouts,
+    pub(crate) prepared: OnceCell<()>,
 }
 
 impl Scene {
@@ -34,7 +35,7 @@ impl Scene {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
-        Self::on(Database::create().await, config)
+        Self::on(Database::ready().await, config)
     }
 
     pub(crate) fn on(database: Database, config: Config) -> Self {
@@ -42,7 +43,7 @@ impl Scene {
         let shared = shared(&keys);
         let visibility = Duration::from_secs(30);
         let queue = ScriptedQueue::new("login-queue", None);
-        Self { queue, database, keys, shared, config, visibility, timeouts: TIMEOUTS }
+        Self { queue, database, keys, shared, config, visibility, timeouts: TIMEOUTS, prepared: OnceCell::new() }
     }
 
     pub(crate) fn send(&self, user: &str) -> Key {
@@ -53,9 +54,15 @@ impl Scene {
         (0..count).map(|number| self.send(&format!("user-{number}"))).collect()
     }
 
-    /// Makes the database ready.
+    /// Makes the database ready, as a worker does after its owner.
     pub(crate) async fn start(&self) -> Result<start::Ready, StartError> {
-        self.start_as(&self.database.url).await
+        self.prepare().await;
+        self.start_as(&self.database.login("worker")).await
+    }
+
+    /// Does what the owner has to do before a worker can start, once.
+    pub(crate) async fn prepare(&self) {
+        self.prepared.get_or_init(|| self.database.prepare(&self.config)).await;
     }
 
     pub(crate) async fn start_as(&self, url: &str) -> Result<start::Ready, StartError> {
@@ -65,15 +72,20 @@ impl Scene {
         start::database(databases, &self.config, &self.shared.keys, "login-queue", options()).await
     }
 
+    /// Runs until [`Running::stop`].
     pub(crate) async fn run(&self) -> Running {
-        self.run_as(&self.database.url).await
+        self.run_in(self.start().await).await
     }
 
-    /// Runs until [`Running::stop`].
+    /// Likewise, with a login that may do what it needs.
     pub(crate) async fn run_as(&self, url: &str) -> Running {
-        let ready = self.start_as(url).await.unwrap_or_else(|error| panic!("{error}"));
+        self.run_in(self.start_as(url).await).await
+    }
+
+    async fn run_in(&self, ready: Result<start::Ready, StartError>) -> Running {
+        let ready = ready.unwrap_or_else(|error| panic!("{error}"));
         let intake = start::intake(&self.config, Some(self.visibility), false);
-        let workers = ready.workers(&self.queue, &self.config, &self.shared, &intake).unwrap();
+        let workers = ready.workers(&self.queue, &self.config, &self.shared, &intake).await.unwrap();
         let shutdown = Shutdown::new();
         let signal = shutdown.clone();
         Running { shutdown, ended: tokio::spawn(async move { pipeline::run(workers, &signal).await }) }

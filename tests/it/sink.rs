@@ -49,9 +49,9 @@ fn event(number: u128) -> Option<Uuid> {
     Some(Uuid::from_u128(number))
 }
 
-fn worker(scene: &Scene, ready: &start::Ready) -> Worker<ScriptedQueue, PostgresSink> {
+async fn worker(scene: &Scene, ready: &start::Ready) -> Worker<ScriptedQueue, PostgresSink> {
     let intake = start::intake(&scene.config, Some(scene.visibility), false);
-    ready.workers(&scene.queue, &scene.config, &scene.shared, &intake).unwrap().remove(0)
+    ready.workers(&scene.queue, &scene.config, &scene.shared, &intake).await.unwrap().remove(0)
 }
 
 impl ByHand {
@@ -61,7 +61,7 @@ impl ByHand {
 
     pub(crate) async fn on(scene: Scene) -> Self {
         let ready = scene.start().await.unwrap_or_else(|error| panic!("{error}"));
-        let worker = worker(&scene, &ready);
+        let worker = worker(&scene, &ready).await;
         Self { scene, worker }
     }
 
@@ -184,7 +184,7 @@ async fn workers_that_claim_the_same_events_at_once_never_wait_in_a_circle() {
     let scene = Scene::new().await;
     let ready = scene.start().await.unwrap_or_else(|error| panic!("{error}"));
     let write = async |number: u128| {
-        let mut worker = worker(&scene, &ready);
+        let mut worker = worker(&scene, &ready).await;
         // Each worker has the events in another order of its messages' keys.
         let logins: Vec<Login<'_>> =
             (0..EVENTS).map(|at| Login::new("user", event((at * (2 * number + 1)) % EVENTS * 7919))).collect();

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use masq::{
     config::ColumnType,
     pipeline::{
@@ -78,7 +79,7 @@ impl Stage {
         let stored: Vec<ColumnType> = config.columns.iter().map(|column| column.column_type).collect();
         let limits = config.columns.iter().map(|column| Limits::of(column.column_type, column.mask.as_ref())).collect();
         let keys = &self.shared.keys;
-        let epoch = keys.new_epoch(now_ms()).unwrap();
+        let epoch = keys.new_epoch(now_ms()).now_or_never().unwrap().unwrap();
         Worker {
             queue: self.queue.clone(),
             sink: self.sink.clone(),

@@ -51,8 +51,9 @@ impl Worker {
         // It must still be waiting when it is stopped.
         let config = scene.keys.directory.path().join("masq.toml");
         std::fs::write(&config, "[database]\nconnections = 1\nlock_timeout = \"25s\"\n").unwrap();
-        let arguments =
-            ["run", "--queue-url", &url, "--database-url", &scene.database.url, "--keys", &keys, "--config"];
+        scene.prepare().await;
+        let worker = scene.database.login("worker");
+        let arguments = ["run", "--queue-url", &url, "--database-url", &worker, "--keys", &keys, "--config"];
         let child = service(&arguments).arg(config).spawn().unwrap();
         let keys = vec![queue.send(login("first", "10.0.0.1").into_bytes())];
         let worker = Self { scene, child, queue, keys, _server: server };
@@ -153,7 +154,7 @@ async fn a_worker_that_is_stopped_while_it_sends_a_statements_parameters_gives_w
     let (server, name) = scene.database.url.rsplit_once('/').unwrap();
     let (directory, port) = server.split_once('@').unwrap().1.rsplit_once(':').unwrap();
     let mut stopped = UnixStream::connect(format!("{}/.s.PGSQL.{port}", directory.replace("%2F", "/"))).await.unwrap();
-    let start = format!("user\0postgres\0database\0{name}\0\0");
+    let start = format!("user\0worker\0database\0{name}\0\0");
     // Protocol 3.0; of all messages the first alone has no kind.
     stopped.write_all(&frame(0, &[&196_608_u32.to_be_bytes()[..], start.as_bytes()].concat())[1..]).await.unwrap();
     let Key { sent_at, id } = key;

@@ -16,13 +16,14 @@ use std::{
 
 use masq::{
     config::{Config, Sources},
-    db::{Connector, Session, Timeouts, conninfo::Conninfo},
+    db::{Connector, Session, Timeouts, conninfo::Conninfo, migrations, roles},
     local::{
         postgres::{Options, PrivatePostgres},
         scratch::Scratch,
     },
     metrics::Metrics,
     pipeline::Status,
+    setup,
     start::Shared,
     vault::keyring::{self, KeyRing},
 };
@@ -63,6 +64,7 @@ impl Cluster {
             ..Options::default()
         };
         let server = PrivatePostgres::start(&options).await.expect("a private PostgreSQL starts");
+        logins(&session(&server.conninfo()).await).await;
         Self { server, _directory: directory }
     }
 }
@@ -71,11 +73,21 @@ async fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(Cluster::start).await
 }
 
+/// Logins of the cluster, each a member of one role and of nothing else.
+const LOGINS: [(&str, &str); 6] = [
+    ("worker", "masq_writer"),
+    ("operator", "masq_operator"),
+    ("analyst", "masq_analyst"),
+    ("revealer", "masq_revealer"),
+    ("eraser", "masq_eraser"),
+    ("auditor", "masq_auditor"),
+];
+
 /// A database of a test's own.
 pub struct Database {
-    /// How to reach it, over its socket.
+    /// How its owner reaches it, over its socket.
     pub url: String,
-    /// The same over TCP, with a password.
+    /// The owner's way over TCP, with a password.
     pub tcp_url: String,
     cluster: Option<Cluster>,
 }
@@ -83,13 +95,57 @@ pub struct Database {
 impl Database {
     /// A new, empty one.
     pub async fn create() -> Self {
-        Self::create_on(&cluster().await.server).await
+        Self::create_on(&cluster().await.server, "template1").await
+    }
+
+    /// A new one with the schema masq and the roles, and no table yet: a copy, which is made faster than it is migrated.
+    pub async fn ready() -> Self {
+        static TEMPLATE: OnceCell<()> = OnceCell::const_new();
+        const NAME: &str = "masq_template";
+        const SCHEMAS: [&migrations::Schema; 2] = [&migrations::MASQ, &migrations::SLOTS];
+        let server = &cluster().await.server;
+        let template = async || {
+            session(&server.conninfo()).await.batch_execute(&format!("CREATE DATABASE {NAME}")).await.unwrap();
+            let session = session(&in_database(&server.conninfo(), NAME)).await;
+            migrations::migrate(&session, &SCHEMAS).await.unwrap();
+            assert_eq!(roles::apply(&session, &SCHEMAS).await.unwrap(), []);
+            // Of a database that somebody is in there are no copies.
+            session.close().await;
+        };
+        TEMPLATE.get_or_init(template).await;
+        let database = Self::create_on(server, NAME).await;
+        // A copy is not at home where it was made.
+        let home = "UPDATE masq.home SET identity = masq.identity(); \
+                    UPDATE masq_slots.home SET identity = masq_slots.identity()";
+        database.execute(home).await;
+        database
+    }
+
+    /// A new one to which workers with this configuration can write.
+    pub async fn loadable(config: &Config) -> Self {
+        let database = Self::ready().await;
+        database.prepare(config).await;
+        database
+    }
+
+    /// How one of the [`LOGINS`] reaches it, over its socket, where nobody asks for a password.
+    pub fn login(&self, login: &str) -> String {
+        let (before, after) = self.url.split_once("postgres@").expect("the superuser's address");
+        format!("{before}{login}@{after}")
+    }
+
+    /// Does what `masq migrate --roles` does as the owner; afterwards the [`LOGINS`] are there.
+    pub async fn prepare(&self, config: &Config) {
+        let mut session = self.session().await;
+        assert_eq!(setup::database(&mut session, config, true).await.unwrap_or_else(|error| panic!("{error}")), []);
+        logins(&session).await;
+        session.close().await;
     }
 
     /// A new, empty one on a cluster of its own, for a test that changes the server's settings.
     pub async fn alone() -> Self {
         let cluster = Cluster::start().await;
-        let database = Self::create_on(&cluster.server).await;
+        let database = Self::create_on(&cluster.server, "template1").await;
         Self { cluster: Some(cluster), ..database }
     }
 
@@ -104,13 +160,12 @@ impl Database {
         Self { url: url.to_owned(), tcp_url: String::new(), cluster: None }
     }
 
-    async fn create_on(server: &PrivatePostgres) -> Self {
+    async fn create_on(server: &PrivatePostgres, template: &str) -> Self {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let session = session(&server.conninfo()).await;
-        session.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        let url = server.conninfo().strip_suffix("/postgres").map(|server| format!("{server}/{name}")).unwrap();
-        let tcp_url = server.tcp_conninfo().unwrap().strip_suffix("/postgres").map(|server| format!("{server}/{name}"));
-        Self { url, tcp_url: tcp_url.unwrap(), cluster: None }
+        session.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.unwrap();
+        let url = in_database(&server.conninfo(), &name);
+        Self { url, tcp_url: in_database(&server.tcp_conninfo().unwrap(), &name), cluster: None }
     }
 
     /// PostgreSQL's major version, since some tests ask for what older ones do not have.
@@ -142,6 +197,23 @@ impl Database {
     /// Runs SQL for its effect.
     pub async fn execute(&self, sql: &str) {
         self.session().await.batch_execute(sql).await.unwrap();
+    }
+}
+
+/// The address of another database of the same server.
+fn in_database(url: &str, name: &str) -> String {
+    format!("{}/{name}", url.strip_suffix("/postgres").unwrap())
+}
+
+/// The [`LOGINS`], unless the cluster has them already.
+async fn logins(session: &Session) {
+    session.batch_execute(roles::CREATE).await.unwrap();
+    for (login, role) in LOGINS {
+        let once = format!(
+            "DO $$ BEGIN CREATE ROLE {login} LOGIN; GRANT {role} TO {login}; \
+             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        );
+        session.batch_execute(&once).await.unwrap();
     }
 }
 
@@ -202,14 +274,20 @@ pub async fn python_prints(script: &str, arguments: &[&str], stdin: String) -> S
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// moto's server, an SQS that nobody here wrote. Its endpoint; queues of different regions do not see each other.
-pub async fn moto() -> &'static str {
-    /// It imports much before it listens.
-    const PATIENCE: Duration = Duration::from_secs(120);
-    static MOTO: OnceCell<(String, Child)> = OnceCell::const_new();
-    let start = || async {
+/// moto's server, an SQS and a KMS that nobody here wrote.
+pub struct Moto {
+    /// Its endpoint.
+    pub url: String,
+    _program: Child,
+}
+
+impl Moto {
+    /// One of a test's own, which may set it as it likes. It ends with its handle.
+    pub async fn start() -> Self {
+        /// It imports much before it listens.
+        const PATIENCE: Duration = Duration::from_secs(120);
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
-        let mut child = Command::new("sh")
+        let mut program = Command::new("sh")
             .args(["-c", r#""$0" -H 127.0.0.1 -p "$1" >/dev/null 2>&1 & cat; kill "$!""#])
             .arg(python().with_file_name("moto_server"))
             .arg(port.to_string())
@@ -218,14 +296,19 @@ pub async fn moto() -> &'static str {
             .unwrap();
         let listening = async {
             while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
-                assert!(child.try_wait().unwrap().is_none(), "moto_server ended before it listened");
+                assert!(program.try_wait().unwrap().is_none(), "moto_server ended before it listened");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
         tokio::time::timeout(PATIENCE, listening).await.expect("moto_server does not listen");
-        (format!("http://127.0.0.1:{port}"), child)
-    };
-    &MOTO.get_or_init(start).await.0
+        Self { url: format!("http://127.0.0.1:{port}"), _program: program }
+    }
+}
+
+/// The endpoint of the moto that all tests share; queues of different regions do not see each other.
+pub async fn moto() -> &'static str {
+    static MOTO: OnceCell<Moto> = OnceCell::const_new();
+    &MOTO.get_or_init(Moto::start).await.url
 }
 
 /// The program with these arguments, in this directory and with nothing of this machine's environment.

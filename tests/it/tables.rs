@@ -8,7 +8,7 @@ use masq::{check::Severity, start::StartError};
 
 use crate::{
     scene::Scene,
-    support::{config_of, login, shared},
+    support::{Database, config, config_of, login, shared},
 };
 
 /// What a start that is refused says.
@@ -81,7 +81,7 @@ async fn what_cannot_be_written_to_is_refused_with_its_remedy() {
              synchronous_commit = on, for this login too",
         ),
     ];
-    let scene = Scene::new().await;
+    let scene = Scene::on(Database::create().await, config());
     let version = scene.database.version().await;
     for (sql, expected) in cases {
         if sql.contains("STORED") && version < 12 {
@@ -100,7 +100,7 @@ async fn what_cannot_be_written_to_is_refused_with_its_remedy() {
 async fn a_default_that_is_no_value_is_refused_before_there_is_a_table() {
     let file = "[columns]\nat = { from = 'at', type = 'timestamptz', default = 'sent' }\n\
                 ip = { from = 'ip', type = 'inet', default = 'none' }\n";
-    let scene = Scene::with(config_of(file)).await;
+    let scene = Scene::on(Database::create().await, config_of(file));
     let said = refusal(&scene, &scene.database.url).await;
     assert_eq!(
         said,
@@ -135,7 +135,7 @@ async fn other_keys_are_refused_before_they_write_anything() {
     scene.settle().await;
     let (ours, theirs) = (scene.shared.clone(), shared(&crate::support::Keys::create()));
     scene.shared = theirs;
-    let said = refusal(&scene, &scene.database.url).await;
+    let said = refusal(&scene, &scene.database.login("worker")).await;
     for file in ["token.key", "subject.key", "recovery.pub"] {
         let line =
             format!("keys: {file} is not the key with which this database was written: point --keys at the right");
@@ -148,8 +148,8 @@ async fn other_keys_are_refused_before_they_write_anything() {
 
 #[tokio::test]
 async fn many_starts_at_once_migrate_once_and_of_different_keys_one_wins() {
-    let scene = Scene::new().await;
-    let started = join_all((0..8).map(|_| scene.start())).await;
+    let scene = Scene::on(Database::create().await, config());
+    let started = join_all((0..8).map(|_| scene.start_as(&scene.database.url))).await;
     for start in started {
         start.map(drop).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -172,11 +172,11 @@ async fn many_starts_at_once_migrate_once_and_of_different_keys_one_wins() {
 }
 
 #[tokio::test]
-async fn a_login_without_rights_is_told_what_to_do_and_one_with_the_rights_of_a_writer_writes() {
-    let scene = Scene::new().await;
-    let role = format!("writer_{}", uuid::Uuid::new_v4().simple());
-    scene.database.execute(&format!("CREATE ROLE {role} LOGIN")).await;
-    let url = scene.database.url.replace("postgres@", &format!("{role}@"));
+async fn a_login_without_rights_is_told_what_to_do_and_writes_when_it_is_done() {
+    let scene = Scene::on(Database::create().await, config());
+    let login = format!("writer_{}", uuid::Uuid::new_v4().simple());
+    scene.database.execute(&format!("CREATE ROLE {login} LOGIN")).await;
+    let url = scene.database.login(&login);
     // PostgreSQL 14 and older let everybody create tables in public.
     scene.database.execute("REVOKE CREATE ON SCHEMA public FROM public").await;
     let said = refusal(&scene, &url).await;
@@ -185,45 +185,23 @@ async fn a_login_without_rights_is_told_what_to_do_and_one_with_the_rights_of_a_
         assert!(said.contains(what), "{said}");
     }
 
-    scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
-    scene.database.execute(FORGET_KEYS).await;
-    // Whether the keys are known can only be asked by a login that may look.
-    for _ in ["look", "note the keys"] {
-        let Err(StartError::Problems(findings)) = scene.start_as(&url).await else {
-            panic!("it starts without rights")
-        };
-        for finding in findings {
-            assert_eq!(finding.severity, Severity::Denied, "{}", finding.what);
-            scene.database.execute(&finding.remedy.replace("to it", &format!("TO {role}"))).await;
-        }
+    // Without roles it is told to have them made, with them which one it lacks.
+    scene.start_as(&scene.database.url).await.map(drop).unwrap_or_else(|error| panic!("{error}"));
+    let said = refusal(&scene, &url).await;
+    assert!(said.contains("`masq migrate --roles`") && !said.contains("42501"), "{said}");
+    scene.prepare().await;
+    let Err(StartError::Problems(findings)) = scene.start_as(&url).await else { panic!("it starts without rights") };
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    for finding in findings {
+        assert_eq!((finding.severity, finding.remedy), (Severity::Denied, format!("GRANT masq_writer TO {login}")));
     }
+    scene.database.execute(&format!("GRANT masq_writer TO {login}")).await;
     scene.send("user");
     scene.queue.inner.send(b"{}".to_vec());
     let running = scene.run_as(&url).await;
     scene.until_empty().await;
     running.stop().await;
     assert_eq!(scene.counted(), (1, 1, 0, 0));
-}
-
-#[tokio::test]
-async fn the_grants_in_the_papers_are_all_that_a_worker_needs() {
-    let scene = Scene::new().await;
-    scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
-    let role = format!("worker_{}", uuid::Uuid::new_v4().simple());
-    let security = crate::source::read("SECURITY.md");
-    let grants = security.split("```sql").nth(1).and_then(|block| block.split("```").next()).unwrap();
-    scene.database.execute(&format!("CREATE ROLE {role} LOGIN; {}", grants.replace("masq_worker", &role))).await;
-    scene.send("user");
-    scene.queue.inner.send(b"{}".to_vec());
-    let running = scene.run_as(&scene.database.url.replace("postgres@", &format!("{role}@"))).await;
-    scene.until_empty().await;
-    running.stop().await;
-    assert_eq!(scene.counted(), (1, 1, 0, 0));
-    let may_read = format!(
-        "SELECT count(*) FROM (VALUES ('user_logins'), ('masq.dead_letters'), ('masq.epochs')) AS t (name) \
-         WHERE has_table_privilege('{role}', name, 'SELECT, UPDATE, DELETE, TRUNCATE')"
-    );
-    assert_eq!(scene.database.query(&may_read).await, ["0"]);
 }
 
 /// `type`, more of the column, the JSON value, what SQL shows of it.

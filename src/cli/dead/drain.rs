@@ -33,7 +33,7 @@ pub(super) async fn run(url: &str, config: &Config, context: &Context) -> Result
     let shared = Shared {
         status: Arc::new(Status::default()),
         metrics: Arc::new(Metrics::new().map_err(|error| Failure::of(Exit::Bug, &error))?),
-        keys: connect::keys(config)?,
+        keys: connect::keys(config).await?,
     };
     let queue = connect::queue(&drained).await?;
     // Where a message does not say itself which queue it comes from.
@@ -56,7 +56,7 @@ pub(super) async fn run(url: &str, config: &Config, context: &Context) -> Result
 
     let intake = start::intake(&drained, attributes.visibility, true);
     let redriven = Redriven::new(queue, Lookup::new(ready.target()));
-    let workers = ready.workers(&redriven, &drained, &shared, &intake)?;
+    let workers = ready.workers(&redriven, &drained, &shared, &intake).await?;
     let stop = signals::listen()?;
     let ended = follow(workers, &shared.metrics, &stop, context).await;
     context.say(summary(&shared.metrics));

@@ -64,7 +64,7 @@ async fn session(config: &Config) -> Result<Session, Failure> {
 }
 
 /// A moment in UTC as RFC 3339 writes it, from milliseconds since 1970-01-01. All are equally long, for tables.
-fn moment(millis: i64) -> String {
+pub(super) fn moment(millis: i64) -> String {
     let Ok(moment) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000) else {
         return "after the year 9999".to_owned();
     };

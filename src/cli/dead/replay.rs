@@ -1,7 +1,7 @@
 //! `masq dead replay`: dead letters through the pipeline again, once the configuration or the table has been mended.
 //! From the table, each opened on the record; or from an SQS dead-letter queue, which is [`super::drain`]'s.
 
-use std::{fmt::Write, path::PathBuf};
+use std::fmt::Write;
 
 use clap::ArgGroup;
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::{
         context::Context,
         environment::lookup,
         exit::Exit,
-        passphrase::Passphrase,
+        opening::OpeningSource,
         progress::Progress,
         report::Failure,
         signals::{self, Stop},
@@ -56,16 +56,13 @@ pub(super) struct Args {
     #[arg(long)]
     all: bool,
     /// Drain this SQS dead-letter queue instead, under the same ledger
-    #[arg(long, value_name = "URL", conflicts_with_all = ["identity", "reason", "passphrase_file", "limit", "force", "dry_run", "json"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["identity", "kms", "reason", "passphrase_file", "limit", "force", "dry_run", "json"])]
     queue: Option<String>,
-    /// Open the letters with the recovery key in this file
-    #[arg(long, value_name = "FILE", required_unless_present = "queue")]
-    identity: Option<PathBuf>,
     /// Say why they have to be opened; that is kept in the database
     #[arg(long, value_name = "TEXT", value_parser = show::reason, required_unless_present = "queue")]
     reason: Option<String>,
     #[command(flatten)]
-    passphrase: Passphrase,
+    with: OpeningSource,
     /// Replay at most so many letters, those sent first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -92,10 +89,10 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 }
 
 async fn letters(args: &Args, config: &Config, context: &Context) -> Result<Exit, Failure> {
-    // Clap asks for both.
-    let (Some(identity), Some(reason)) = (&args.identity, &args.reason) else { return Ok(Exit::Usage) };
-    let key = args.passphrase.unlock(identity).await?;
-    let keys = connect::keys(config)?;
+    // Clap asks for it.
+    let Some(reason) = &args.reason else { return Ok(Exit::Usage) };
+    let with = args.with.get(config).await?;
+    let keys = connect::keys(config).await?;
     let first = session(config).await?;
     all_there(&first, &args.ids).await?;
     let options = Options { deadline: Instant::now() + PATIENCE, allow_unsafe: false };
@@ -114,12 +111,13 @@ async fn letters(args: &Args, config: &Config, context: &Context) -> Result<Exit
             None => Which::Messages(&args.ids),
         },
         opening: Opening { claimed: me.as_deref().unwrap_or("unknown"), reason },
-        key: &key,
+        key: with.key.as_ref(),
+        kms: with.kms.as_ref(),
         force: args.force,
         dry_run: args.dry_run,
     };
     let stop = signals::listen()?;
-    let (replay, count) = Replay::new(order, ready.reader(config, &keys)?, first, &stop.gently).await?;
+    let (replay, count) = Replay::new(order, ready.reader(config, &keys).await?, first, &stop.gently).await?;
     let total = count.min(args.limit.unwrap_or(u64::MAX));
     let mut shown = Shown { json: args.json, tally: Tally::default(), context };
     let ended = shown.follow(replay, &stop, total).await;
@@ -187,6 +185,9 @@ impl Shown<'_> {
                     break Err(signals::stopped().hint("the same command goes on with the rest"));
                 }
                 Err(ReplayError::Database(error)) => break Err(error.into()),
+                Err(ReplayError::Kms(error)) => {
+                    break Err(Failure::from(error).hint("the same command goes on with the rest"));
+                }
             }
         };
         progress.finish();

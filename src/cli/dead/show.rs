@@ -4,30 +4,27 @@
 use std::{
     fmt::Write,
     io::{self, IsTerminal},
-    path::{Path, PathBuf},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{connect, list::letter_as_json, moment};
+use super::{list::letter_as_json, moment, session};
 use crate::{
     cli::{
         context::Context,
         environment::lookup,
         exit::Exit,
-        passphrase::Passphrase,
+        opening::{self, OpeningSource},
         report::{self, Failure, Hex},
         signals,
-        sources::DatabaseSource,
+        sources::{DatabaseSource, Sources},
     },
     db::{Session, account},
     logging::Escaping,
     vault::{
         dead::{self, Letter, Opening, Taken},
-        epochs::Opener,
-        recovery::RecoveryKey,
         seal::OpenError,
     },
 };
@@ -46,14 +43,11 @@ pub(super) struct Args {
     /// Tell letters of one message id apart by when they were sent
     #[arg(long, value_name = "TIME", value_parser = sent_at)]
     sent_at: Option<i64>,
-    /// Open it with the recovery key in this file
-    #[arg(long, value_name = "FILE")]
-    identity: PathBuf,
     /// Say why it has to be opened; that is kept in the database
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
     #[command(flatten)]
-    passphrase: Passphrase,
+    with: OpeningSource,
     #[command(flatten)]
     database: DatabaseSource,
     /// Print JSON, with the body in base64
@@ -83,8 +77,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 async fn show(args: Args, context: &Context) -> Result<Exit, Failure> {
     // Before anything is asked of the database: a slip of the hand is no attempt, and nothing is kept open while
     // somebody looks for a passphrase.
-    let key = args.passphrase.unlock(&args.identity).await?;
-    let session = connect(args.database, context).await?;
+    let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
+    let with = args.with.get(&config).await?;
+    let session = session(&config).await?;
     let letter = find(&session, args.id, args.sent_at).await?;
     let me = account::me(&lookup);
     let opening = Opening { claimed: me.as_deref().unwrap_or("unknown"), reason: &args.reason };
@@ -92,7 +87,9 @@ async fn show(args: Args, context: &Context) -> Result<Exit, Failure> {
     session.close().await;
     let taken = taken.ok_or_else(|| Failure::new(Exit::Usage, "the dead letter has just been purged"))?;
 
-    let body = taken.open(&mut Opener::new(&key)).map_err(|error| shut(&error, &taken, &key, &args.identity))?;
+    let mut opener = with.opener();
+    opener.fetch([taken.header()]).await?;
+    let body = taken.open(&mut opener).map_err(|error| shut(&error, &taken, &with))?;
     if args.json {
         let mut json = letter_as_json(&letter);
         json["body_base64"] = BASE64_STANDARD.encode(&body).into();
@@ -134,16 +131,15 @@ pub(super) fn none_of(id: Uuid, sent: &str) -> Failure {
 }
 
 /// Why the letter stays shut. Of another key both fingerprints are told.
-fn shut(error: &OpenError, taken: &Taken, key: &RecoveryKey, identity: &Path) -> Failure {
+fn shut(error: &OpenError, taken: &Taken, with: &opening::Opening) -> Failure {
     let failure = Failure::new(Exit::Config, "the dead letter cannot be opened").because(error);
-    match error {
-        OpenError::WrongKey { .. } => failure.hint(format!(
-            "the letter is sealed to {}, and {} is {}; `masq keys status` shows the fingerprint of a recovery.pub",
+    match (error, &with.key) {
+        (OpenError::WrongKey { .. }, Some(key)) => failure.hint(format!(
+            "the letter is sealed to {}, and the one named is {}; `masq keys status` shows the fingerprint of a recovery.pub",
             taken.recipients().map(|recipient| Hex(&recipient).to_string()).collect::<Vec<_>>().join(" and "),
-            identity.display(),
             Hex(&key.public().fingerprint()),
         )),
-        OpenError::Tampered | OpenError::UnknownFormat(_) => failure,
+        _ => failure,
     }
 }
 

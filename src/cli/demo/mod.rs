@@ -129,7 +129,7 @@ async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Res
         shared: Shared {
             status: Arc::new(Status::default()),
             metrics: Arc::new(Metrics::new().map_err(|error| Failure::of(Exit::Bug, &error))?),
-            keys: connect::keys(&config)?,
+            keys: connect::keys(&config).await?,
         },
         config,
     };
@@ -218,7 +218,7 @@ impl Demo<'_> {
         let options = Options { deadline, allow_unsafe: false };
         let databases = connect::databases(config)?;
         let ready = Box::pin(start::database(databases, config, &shared.keys, QUEUE, options)).await?;
-        Ok(ready.workers(queue, config, shared, &start::intake(config, Some(VISIBILITY), drain))?)
+        Ok(ready.workers(queue, config, shared, &start::intake(config, Some(VISIBILITY), drain)).await?)
     }
 
     /// Runs the pipeline until the queue is empty. Answers how long it took until every message had its outcome; after

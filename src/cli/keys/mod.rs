@@ -6,7 +6,7 @@ mod status;
 
 use clap::Subcommand;
 
-pub(super) use self::new::create;
+pub(super) use self::{new::create, status::forgive_missing_recipients};
 use super::{context::Context, exit::Exit, report::Failure};
 
 /// Make the keys, look at them, or rotate them

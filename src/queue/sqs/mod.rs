@@ -32,7 +32,12 @@ use crate::{
     pii::Pii,
 };
 
-const SQS: Service = Service { name: "sqs", target: "AmazonSQS", endpoint_variable: "AWS_ENDPOINT_URL_SQS" };
+const SQS: Service = Service {
+    name: "sqs",
+    target: "AmazonSQS",
+    content_type: "application/x-amz-json-1.0",
+    endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+};
 
 /// How long a call may take that does not wait for messages. SQS answers in some 10 ms; a longer wait holds back a
 /// worker, a shorter one gives up on a service that is only slow.
@@ -115,7 +120,7 @@ impl SqsQueue {
         let SqsSettings { queue, endpoint, ca_bundle } = settings;
         let by_url = queue.contains("://");
         let resource = by_url.then(|| queue.clone());
-        let client = AwsClient::connect(SQS, AwsSettings { endpoint, resource, ca_bundle }, lookup);
+        let client = AwsClient::connect(SQS, AwsSettings { endpoint, resource, region: None, ca_bundle }, lookup);
         async move {
             let client = client.await.map_err(|error| refusal("connect", &error))?;
             let url = if by_url { queue } else { find(&client, &queue).await? };

@@ -11,8 +11,8 @@ use super::{RotateError, Rotation};
 use crate::{
     db::{DbError, Session},
     vault::{
+        backend::random,
         epochs,
-        keyring::random,
         recovery::{RecoveryKey, RecoveryPublic},
         seal::{EpochHeader, OpenError, Wrap, header_digest, unwrap},
     },
@@ -126,7 +126,7 @@ impl<'a> Rewrap<'a> {
                     }
                     tally.sealed += 1;
                 }
-                Err(OpenError::WrongKey { .. }) => tally.locked += 1,
+                Err(OpenError::WrongKey { .. } | OpenError::Kms) => tally.locked += 1,
                 Err(OpenError::Tampered | OpenError::UnknownFormat(_)) => tally.tampered += 1,
             }
         }

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     db::{DbError, Session},
     vault::{
+        backend::random,
         epochs,
-        keyring::random,
         recovery::RecoveryKey,
         seal::{OpenEpoch, OpenError, SubjectTag, unwrap},
         token::{DomainKey, Token, TokenRoot},
@@ -169,7 +169,7 @@ impl EpochKeys<'_> {
         }
         for header in epochs::headers(session, &ids).await? {
             let key = unwrap(self.identity, &header).map(Box::new).map_err(|error| match error {
-                OpenError::WrongKey { .. } => Shut::Locked,
+                OpenError::WrongKey { .. } | OpenError::Kms => Shut::Locked,
                 OpenError::Tampered | OpenError::UnknownFormat(_) => Shut::Tampered,
             });
             self.known.insert(header.id, key);

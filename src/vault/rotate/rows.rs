@@ -9,16 +9,18 @@ use tokio_postgres::types::{ToSql, Type};
 use super::Rotation;
 use crate::db::{DbError, Session};
 
-/// Blocks of one transaction: 1 MiB, some 10,000 rows. More would keep an erasure waiting, which locks the table; fewer leave
+/// Blocks of one transaction, of all parts of a table together: 1 MiB, some 10,000 rows. More would keep an erasure waiting, which locks the table; fewer leave
 /// the cost of a commit to too few.
 const BLOCKS: i64 = 128;
 
-/// Where rows are.
+/// A table that rows go into, with its partitions or children.
 #[derive(Clone, Debug)]
 pub struct Table {
     schema: String,
     name: String,
-    leaf: u32,
+    /// Of how many it consists, each of which has blocks counted from 0.
+    parts: i64,
+    /// Of the largest part.
     blocks: i64,
 }
 
@@ -43,15 +45,15 @@ pub async fn described(session: &Session, schema: &str, name: &str) -> Result<Ve
     rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)
 }
 
-/// The tables and partitions that rows go into, as they are now.
+/// The tables that rows go into, as they are now.
 ///
 /// # Errors
 /// If the database cannot say.
 pub async fn tables(rotation: &Rotation<'_>) -> Result<Vec<Table>, DbError> {
     let failed = |error| DbError::new("looking for the tables", &error);
-    let rows = rotation.session.query_typed("SELECT schema, name, leaf, blocks FROM masq.rekey_tables()", &[]).await;
+    let rows = rotation.session.query_typed("SELECT schema, name, parts, blocks FROM masq.rekey_tables()", &[]).await;
     let table = |row: &tokio_postgres::Row| {
-        Ok(Table { schema: row.try_get(0)?, name: row.try_get(1)?, leaf: row.try_get(2)?, blocks: row.try_get(3)? })
+        Ok(Table { schema: row.try_get(0)?, name: row.try_get(1)?, parts: row.try_get(2)?, blocks: row.try_get(3)? })
     };
     rows.map_err(failed)?.iter().map(table).collect::<Result<_, _>>().map_err(failed)
 }
@@ -59,7 +61,12 @@ pub async fn tables(rotation: &Rotation<'_>) -> Result<Vec<Table>, DbError> {
 impl Table {
     /// How many ranges of blocks it has.
     pub fn ranges(&self) -> u64 {
-        self.blocks.unsigned_abs().div_ceil(BLOCKS.unsigned_abs())
+        self.blocks.unsigned_abs().div_ceil(self.range().unsigned_abs())
+    }
+
+    /// The blocks of a range, in every part.
+    fn range(&self) -> i64 {
+        (BLOCKS / self.parts.max(1)).max(1)
     }
 
     /// Gives the rows of this range, counted from 0, the new tokens that there are for them.
@@ -67,7 +74,7 @@ impl Table {
     /// # Errors
     /// If the database fails; then no row of the range has changed.
     pub async fn rekey(&self, rotation: &mut Rotation<'_>, range: u64) -> Result<Pass, DbError> {
-        const REKEY: &str = "SELECT updated, remaining FROM masq.rekey_rows($1, $2, $3, $4, $5, $6)";
+        const REKEY: &str = "SELECT updated, remaining FROM masq.rekey_rows($1, $2, $3, $4, $5)";
         let doing = "updating the rows";
         let row = self.call(rotation, doing, REKEY, range).await?;
         let counts = row.try_get::<_, i64>(0).and_then(|updated| Ok((updated, row.try_get::<_, i64>(1)?)));
@@ -80,7 +87,7 @@ impl Table {
     /// # Errors
     /// If the database fails, or the old key is not said to have leaked.
     pub async fn bury(&self, rotation: &mut Rotation<'_>, range: u64) -> Result<u64, DbError> {
-        const BURY: &str = "SELECT masq.bury_tokens($1, $2, $3, $4, $5, $6)";
+        const BURY: &str = "SELECT masq.bury_tokens($1, $2, $3, $4, $5)";
         let doing = "burying tokens";
         let row = self.call(rotation, doing, BURY, range).await?;
         row.try_get(0).map(i64::unsigned_abs).map_err(|error| DbError::new(doing, &error))
@@ -93,15 +100,10 @@ impl Table {
         sql: &str,
         range: u64,
     ) -> Result<tokio_postgres::Row, DbError> {
-        let first = i64::try_from(range).unwrap_or(i64::MAX).saturating_mul(BLOCKS);
-        let past = first.saturating_add(BLOCKS).min(self.blocks);
-        let rest: [(&(dyn ToSql + Sync), Type); 5] = [
-            (&self.schema, Type::TEXT),
-            (&self.name, Type::TEXT),
-            (&self.leaf, Type::OID),
-            (&first, Type::INT8),
-            (&past, Type::INT8),
-        ];
+        let first = i64::try_from(range).unwrap_or(i64::MAX).saturating_mul(self.range());
+        let past = first.saturating_add(self.range()).min(self.blocks);
+        let rest: [(&(dyn ToSql + Sync), Type); 4] =
+            [(&self.schema, Type::TEXT), (&self.name, Type::TEXT), (&first, Type::INT8), (&past, Type::INT8)];
         rotation.call_one(doing, sql, &rest).await
     }
 }

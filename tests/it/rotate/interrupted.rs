@@ -33,7 +33,7 @@ async fn hurt(stock: &Stock, table: &str, operation: &str, every: u32) {
     stock
         .execute(&format!(
             "CREATE SEQUENCE IF NOT EXISTS public.calls;
-             CREATE OR REPLACE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             CREATE OR REPLACE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
                IF nextval('public.calls') % {every} = 0 THEN RAISE EXCEPTION 'no' USING ERRCODE = '57P01'; END IF;
                RETURN coalesce(NEW, OLD); END $$;
              CREATE TRIGGER fail BEFORE {operation} ON {table} FOR EACH ROW EXECUTE PROCEDURE public.fail()"
@@ -107,7 +107,12 @@ async fn killed_anywhere_it_goes_on() {
 #[tokio::test]
 async fn the_view_groups_rightly_before_the_last_row_is_updated() {
     let stock = Stock::of(30).await;
-    stock.execute("CREATE ROLE rotate_reader LOGIN; GRANT SELECT ON user_logins TO rotate_reader").await;
+    stock
+        .execute(
+            "CREATE ROLE rotate_reader LOGIN; GRANT SELECT ON user_logins TO rotate_reader; \
+         GRANT CREATE ON SCHEMA public TO masq_owner",
+        )
+        .await;
     stock.activate();
     // The last person has come again since, with the new key.
     let ring = KeyRing::load_kid(&stock.keys().path(), 2.try_into().unwrap()).unwrap_or_else(|error| panic!("{error}"));

@@ -85,7 +85,7 @@ impl Stock {
     /// Writes header, slots and entries; answers the statement for the rows.
     async fn seal(&self, ring: &KeyRing, people: std::ops::Range<u32>) -> (EpochHeader, String) {
         let now: i64 = self.query("SELECT (extract(epoch FROM now()) * 1000)::bigint").await[0].parse().unwrap();
-        let mut epoch = ring.new_epoch(now).unwrap();
+        let mut epoch = ring.new_epoch(now).await.unwrap();
         let (mut slots, mut entries, mut rows) = (vec![], vec![], vec![]);
         for person in people {
             let slot = epoch.slot(ring.subject.tag(&user(person)));

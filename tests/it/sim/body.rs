@@ -28,7 +28,8 @@ impl Kind {
     pub fn body(self) -> Vec<u8> {
         let login = |number: usize, device_type: &str, more: &str| {
             format!(
-                r#"{{"user_id": "user-{number}", "app_version": "2.{}.0", "device_type": "{device_type}", "ip": "{}", "locale": null, "device_id": "{}"{more}}}"#,
+                r#"{{"user_id": "{}", "app_version": "2.{}.0", "device_type": "{device_type}", "ip": "{}", "locale": null, "device_id": "{}"{more}}}"#,
+                user(number),
                 number % 7,
                 ip(number),
                 device(number),
@@ -55,7 +56,7 @@ impl Kind {
         };
         let day = i32::try_from(sent_at.div_euclid(86_400_000) - 10_957).unwrap(); // days since 2000-01-01
         let fields: [Option<Vec<u8>>; 7] = [
-            Some(format!("user-{number}").into_bytes()),
+            Some(user(number).into_bytes()),
             Some(device_type.into()),
             Some(tokens.ips[number % IPS].clone()),
             Some(tokens.devices[number % DEVICES].clone()),
@@ -88,6 +89,9 @@ impl Kind {
 const IPS: usize = 5;
 const DEVICES: usize = 3;
 
+/// A few people only, so that they come again with the same values.
+const USERS: usize = 8;
+
 /// What these values become.
 pub struct Tokens {
     ips: Vec<Vec<u8>>,
@@ -101,6 +105,10 @@ impl Tokens {
             devices: (0..DEVICES).map(|number| token("device_id", 0x73, device(number).as_bytes())).collect(),
         }
     }
+}
+
+fn user(number: usize) -> String {
+    format!("user-{}", number % USERS)
 }
 
 fn octets(number: usize) -> [u8; 4] {

@@ -78,6 +78,9 @@ pub fn check(world: &World, tables: &Tables, ground: &Ground) {
     if letters.map(|(_, letter)| letter.epoch).any(|epoch| !tables.epochs.contains_key(&epoch)) {
         wrong.push("a dead letter's epoch is not there".to_owned());
     }
+    if tables.rows.iter().any(|(_, tuple)| !is_in_vault(tuple, tables, ground)) {
+        wrong.push("a row's value is not in the vault".to_owned());
+    }
     wrong.extend(open_one(&sent, tables, ground));
     world.state().wrong.extend(wrong);
 }
@@ -126,6 +129,25 @@ fn judge(message: &Sent, tables: &Tables, excuses: &Excuses) -> Result<End, Stri
 
 fn letters(letters: &[(u64, Letter)], key: Key) -> Vec<&Letter> {
     letters.iter().map(|(_, letter)| letter).filter(|letter| letter.key == key).collect()
+}
+
+/// Whether the originals of a row's tokens are sealed for its person.
+fn is_in_vault(tuple: &[u8], tables: &Tables, ground: &Ground) -> bool {
+    let fields = fields(tuple);
+    let subject = ground.keys.subject.tag(&fields[0]).0;
+    [2, 3].into_iter().all(|at| tables.values.contains_key(&(subject, fields[at].clone())))
+}
+
+/// The texts of a tuple of COPY BINARY, as far as they are texts.
+fn fields(mut tuple: &[u8]) -> Vec<String> {
+    let mut fields = Vec::new();
+    tuple = &tuple[2..];
+    while let Some((length, rest)) = tuple.split_first_chunk::<4>() {
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        fields.push(String::from_utf8_lossy(&rest[..length]).into_owned());
+        tuple = &rest[length..];
+    }
+    fields
 }
 
 /// In some worlds one dead letter is opened: to open all would take most of the time.

@@ -34,7 +34,12 @@ pub struct Want {
     pub key: Key,
     pub claim: Option<Uuid>,
     pub what: Change,
+    /// What is sealed for it.
+    pub values: Vec<SealedFor>,
 }
+
+/// Whose value is in the vault, and behind which token.
+pub type SealedFor = ([u8; 16], String);
 
 /// What a transaction does for one message.
 #[derive(Clone)]
@@ -54,6 +59,7 @@ pub struct Staged {
     pub ledger: Option<u8>,
     pub claim: Option<Uuid>,
     pub change: Option<Change>,
+    pub values: Vec<SealedFor>,
 }
 
 #[derive(Clone)]
@@ -74,6 +80,8 @@ pub struct Tables {
     pub late: Vec<(u64, Letter)>,
     pub claims: BTreeMap<Uuid, u64>,
     pub epochs: BTreeMap<Uuid, EpochHeader>,
+    /// The vault's entries.
+    pub values: BTreeMap<SealedFor, BTreeSet<u64>>,
     pub suspects: BTreeMap<Key, u32>,
     /// What the ledger remembers, as a SentTimestamp.
     pub oldest: i64,
@@ -338,7 +346,10 @@ impl Tables {
     }
 
     fn apply(&mut self, id: u64, staged: Staged) {
-        let Staged { key, ledger, claim, change } = staged;
+        let Staged { key, ledger, claim, change, values } = staged;
+        for value in values {
+            self.values.entry(value).or_default().insert(id);
+        }
         self.ledger.extend(ledger.map(|outcome| (key, (id, outcome))));
         self.claims.extend(claim.map(|claim| (claim, id)));
         match change {
@@ -355,5 +366,7 @@ impl Tables {
         self.dead.retain(|(by, _)| *by != id);
         self.late.retain(|(by, _)| *by != id);
         self.claims.retain(|_, by| *by != id);
+        self.values.values_mut().for_each(|by| by.retain(|by| *by != id));
+        self.values.retain(|_, by| !by.is_empty());
     }
 }

@@ -15,6 +15,7 @@ use masq::{
     shutdown::Shutdown,
     start,
     vault::{
+        backend::Recipients,
         keyring::KeyRing,
         recovery::RecoveryKey,
         seal::{EpochKey, EpochSecret, SubjectKey, Wrap, header_digest},
@@ -47,7 +48,7 @@ pub struct Ground {
     /// Of the older and of the newer version.
     configs: [Config; 2],
     stored: Vec<ColumnType>,
-    keys: Arc<KeyRing>,
+    pub keys: Arc<KeyRing>,
     pub recovery: RecoveryKey,
     pub tokens: Tokens,
 }
@@ -61,7 +62,7 @@ impl Ground {
         let keys = KeyRing {
             token: TokenRoot::new(NonZeroU8::new(KID).unwrap(), &TOKEN_ROOT),
             subject: SubjectKey::new(&[5; 32]),
-            recipients: vec![recovery.public()],
+            epochs: Arc::new(Recipients(vec![recovery.public()])),
         };
         Self { configs, stored, keys: Arc::new(keys), recovery, tokens: Tokens::new() }
     }
@@ -137,7 +138,7 @@ impl Process {
             let age = if self.database.world.below(8) == 0 { OVER } else { 0 };
             let started_at = now_ms() - age;
             let digest = header_digest(secret.id, started_at);
-            let wrap = Wrap::new(&keys.recipients[0], &secret.key, &digest, &encapsulation);
+            let wrap = Wrap::new(&self.ground.recovery.public(), &secret.key, &digest, &encapsulation);
             let epoch = EpochKey::new(&secret, started_at, vec![wrap]);
             Worker {
                 queue: self.queue.of_process(self.number),

@@ -281,16 +281,21 @@ fn want(entry: &Entry, batch: &Batch) -> Want {
             (None, if dead.reason == Reason::OlderThanLedger { Change::Late(letter) } else { Change::Dead(letter) })
         }
     };
-    Want { key, claim, what }
+    let values = batch.seals.needed(entry.seals().into_iter());
+    let values = values.iter().map(|value| (batch.seals.slot(value).subject.0, value.token.to_string())).collect();
+    Want { key, claim, what, values }
 }
 
 fn stage(want: &Want, outcome: Outcome, half: Half) -> Staged {
-    let Want { key, claim, what } = want.clone();
+    let Want { key, claim, what, mut values } = want.clone();
+    if outcome != Outcome::Written || half == Half::Ledger {
+        values.clear();
+    }
     let what = if outcome == Outcome::Repeated { Change::Repeated } else { what };
     let claim = claim.filter(|_| outcome == Outcome::Written);
     let in_ledger = !matches!(what, Change::Late(_));
     let ledger = (half != Half::Rows && in_ledger).then(|| what.code());
-    Staged { key, ledger, claim, change: (half != Half::Ledger).then_some(what) }
+    Staged { key, ledger, claim, change: (half != Half::Ledger).then_some(what), values }
 }
 
 impl Sink for SimSink {

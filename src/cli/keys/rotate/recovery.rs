@@ -89,8 +89,11 @@ async fn rewrap(
     let mut all = keyring::recipients(scene.dir)?;
     all.retain(|key| active.iter().any(|recipient| recipient.fingerprint == key.fingerprint()));
     if all.len() < active.len() {
-        return Err(Failure::new(Exit::Config, "recovery.pub lacks a recovery key that is active in this database")
-            .hint("take the recovery.pub to which it was added, or --retire the key; `masq keys status` shows fingerprints"));
+        scene.context.say(format_args!(
+            "{} active recovery keys are not in {}, so nothing is sealed to them now. One may be a key of AWS KMS.",
+            active.len() - all.len(),
+            scene.dir.join(Kind::RecoveryPublic.file()).display(),
+        ));
     }
     let mut rewrap = Rewrap::new(session, key, &all).await?;
     let mut rotation =

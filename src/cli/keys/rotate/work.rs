@@ -83,7 +83,7 @@ impl<'a> Work<'a> {
         loop {
             let tables = rows::tables(&self.rotation).await?;
             let ranges = tables.iter().map(rows::Table::ranges).sum();
-            let mut progress = Progress::new(self.context, "updating rows, MiB", Some(ranges));
+            let mut progress = Progress::new(self.context, "updating rows, ranges", Some(ranges));
             let mut pass = Pass::default();
             for table in &tables {
                 for range in 0..table.ranges() {

@@ -1,0 +1,21 @@
+-- Who may do what in the schema masq_slots, in the database where it lies. Idempotent: it begins with nothing.
+REVOKE ALL ON SCHEMA masq_slots
+  FROM PUBLIC, masq_writer, masq_operator, masq_analyst, masq_revealer, masq_eraser, masq_auditor;
+REVOKE ALL ON ALL TABLES IN SCHEMA masq_slots
+  FROM PUBLIC, masq_writer, masq_operator, masq_analyst, masq_revealer, masq_eraser, masq_auditor;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA masq_slots
+  FROM PUBLIC, masq_writer, masq_operator, masq_analyst, masq_revealer, masq_eraser, masq_auditor;
+
+GRANT USAGE ON SCHEMA masq_slots TO masq_writer, masq_operator, masq_revealer, masq_eraser, masq_auditor;
+GRANT SELECT ON masq_slots.migrations TO masq_writer, masq_operator, masq_revealer, masq_eraser, masq_auditor;
+
+GRANT INSERT ON masq_slots.slots TO masq_writer, masq_operator;
+GRANT EXECUTE ON FUNCTION masq_slots.keep_months() TO masq_writer, masq_operator;
+GRANT EXECUTE ON FUNCTION masq_slots.fetch_slots(bytea[], uuid[]) TO masq_revealer, masq_operator;
+
+-- Whether slots have vanished: how many an epoch has, not which salts.
+GRANT SELECT (epoch, month) ON masq_slots.slots TO masq_auditor;
+
+-- Nobody's but the owner's.
+REVOKE ALL ON masq_slots.home FROM PUBLIC;
+REVOKE ALL ON FUNCTION masq_slots.identity() FROM PUBLIC;

@@ -1,0 +1,118 @@
+//! `masq approve`: a second person looks at a request and lets it pass. What was asked for stays sealed to this one, too.
+
+use std::{
+    fmt::Write,
+    io::{self, IsTerminal},
+};
+
+use super::{
+    context::Context,
+    exit::Exit,
+    report::Failure,
+    signals,
+    sources::{DatabaseSource, Sources},
+    vault,
+};
+use crate::{
+    logging::Escaping,
+    vault::reveal::{self, Pending},
+};
+
+/// Approve a request of somebody else's to reveal many tokens; that is put on the record
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  masq approve 17 --reason \"spoke to the fraud team\"")]
+pub(super) struct Args {
+    /// Approve the request with this number, which `masq reveal` said
+    #[arg(value_name = "REQUEST")]
+    request: i64,
+    /// Say why; that is kept in the database
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    database: DatabaseSource,
+}
+
+pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
+    signals::unless_stopped(approve(args, context)).await
+}
+
+async fn approve(args: Args, context: &Context) -> Result<Exit, Failure> {
+    let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
+    let session = vault::session(&config).await?;
+    let number = args.request;
+    let pending = reveal::pending(&session, number).await.map_err(vault::refused)?;
+    let pending = pending.ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("there is no request {number}"))
+            .hint("`masq reveal` says the number of a request that waits")
+    })?;
+    context.say(about(number, &pending));
+    if !args.yes {
+        confirm(context).await?;
+    }
+    reveal::approve(&session, number, &vault::claimed(), args.reason.as_deref()).await.map_err(vault::refused)?;
+    session.close().await;
+    context.say(format_args!("Approved. Who asked goes on with `masq reveal --request {number}`."));
+    Ok(Exit::Done)
+}
+
+/// What somebody else typed cannot move the cursor.
+fn about(number: i64, pending: &Pending) -> String {
+    let Pending { at, login, claimed, purpose, ticket, reason, tokens } = pending;
+    let lines = [
+        format!("request   {number}, of {}", super::dead::moment(*at)),
+        format!("by        {login}, at the terminal {claimed}"),
+        format!("for       the values of {tokens} tokens"),
+        format!("purpose   {purpose}, ticket {ticket}"),
+        format!("reason    {reason}"),
+    ];
+    let escaped = |line: String| {
+        let mut out = String::with_capacity(line.len());
+        let _infallible = Escaping(&mut out).write_str(&line);
+        out
+    };
+    lines.map(escaped).join("\n")
+}
+
+/// Goes on only if somebody says yes.
+async fn confirm(context: &Context) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::new(Exit::Usage, "there is no terminal to ask on, so nothing was approved")
+            .hint("to approve it without being asked, say --yes"));
+    }
+    context.say("Approve it? [y/N]");
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = answer.await.map_err(io::Error::from).flatten();
+    let answer = answer.map_err(|error| Failure::new(Exit::Usage, "cannot read from the terminal").because(&error))?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Usage, "nothing was approved")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_cannot_hide_what_is_asked_for() {
+        let pending = Pending {
+            at: 0,
+            login: "eve".into(),
+            claimed: "eve".into(),
+            purpose: "SAR".into(),
+            ticket: "T-1\r".into(),
+            reason: "\x1b[2Jnothing to see".into(),
+            tokens: 900,
+        };
+        let shown = about(17, &pending);
+        assert!(shown.contains("900 tokens") && shown.contains("1970-01-01T00:00:00.000Z"), "{shown}");
+        assert!(!shown.contains('\x1b') && !shown.contains('\r') && shown.lines().count() == 5, "{shown}");
+    }
+}

@@ -1,0 +1,111 @@
+//! Epoch keys that KMS makes and opens: the worker may have them made (GenerateDataKey) and may not have them opened
+//! again (Decrypt), which who reveals may. What sets the two apart is their permissions, not their keys.
+//!
+//! ```text
+//! recipient  SHA-256 of `masq/kms-key/v1` | 0x00 | the key's ARN
+//! wrapped    0x02 | the blob of GenerateDataKey
+//! context    {"masq:use": "epoch", "masq:epoch": the epoch's id, "masq:started_at": its milliseconds since 1970}
+//! ```
+
+use futures_util::future::BoxFuture;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::{Context, KmsError, KmsKey, Wrapped};
+use crate::vault::{
+    backend::{EpochSource, Recipient, Recipients, random},
+    keyfile::KeyError,
+    seal::{EpochHeader, EpochKey, EpochSecret, KMS_FORMAT, OpenEpoch, OpenError, Wrap},
+};
+
+/// What a key of KMS is known by where recovery keys have their fingerprints.
+pub fn recipient(arn: &str) -> [u8; 32] {
+    Sha256::new().chain_update(b"masq/kms-key/v1\0").chain_update(arn).finalize().into()
+}
+
+fn context(id: Uuid, started_at: i64) -> Context {
+    let (id, started_at) = (id.to_string(), started_at.to_string());
+    Context::from([("masq:use", "epoch".to_owned()), ("masq:epoch", id), ("masq:started_at", started_at)])
+}
+
+/// Has KMS make the keys of epochs, and seals each to recovery keys besides, if there are any.
+pub struct KmsEpochs {
+    /// By its ARN: an alias that is moved meanwhile changes nothing until the next start.
+    key: KmsKey,
+    recipients: Recipients,
+}
+
+impl KmsEpochs {
+    /// With the key of this name, which is asked for a key at once: so its ARN becomes known, and a missing permission.
+    ///
+    /// # Errors
+    /// Any [`KmsError`].
+    pub async fn new(key: KmsKey, recipients: Recipients) -> Result<Self, KmsError> {
+        let (_unused, Wrapped { arn, .. }) = key.make(&context(Uuid::nil(), 0)).await?;
+        Ok(Self { key: key.named(&arn), recipients })
+    }
+}
+
+impl EpochSource for KmsEpochs {
+    fn recipients(&self) -> Vec<Recipient> {
+        let ours = Recipient { name: self.key.name().to_owned(), fingerprint: recipient(self.key.name()) };
+        [vec![ours], self.recipients.recipients()].concat()
+    }
+
+    fn new_epoch(&self, now_ms: i64) -> BoxFuture<'static, Result<EpochKey, KeyError>> {
+        let (key, recipients) = (self.key.clone(), self.recipients.clone());
+        Box::pin(async move {
+            let mut secret = EpochSecret::new(&random()?);
+            let (made, Wrapped { blob, arn }) = key.make(&context(secret.id, now_ms)).await?;
+            secret.key = made;
+            let mut wraps = recipients.wrap(&secret, now_ms)?;
+            wraps.push(Wrap { recipient: recipient(&arn), wrapped: [&[KMS_FORMAT][..], &blob].concat() });
+            Ok(EpochKey::new(&secret, now_ms, wraps))
+        })
+    }
+}
+
+/// Has KMS open the keys of epochs.
+pub struct KmsOpener(KmsKey);
+
+/// Why an epoch stays shut.
+#[derive(Debug, Error)]
+pub enum EpochShut {
+    /// Of this epoch alone.
+    #[error(transparent)]
+    Epoch(#[from] OpenError),
+    /// Of any that this key is to open.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
+}
+
+impl KmsOpener {
+    /// With this key.
+    pub fn new(key: KmsKey) -> Self {
+        Self(key)
+    }
+
+    /// Opens the epoch of this header.
+    ///
+    /// # Errors
+    /// It is not sealed to this key, or was changed, or KMS does not do it.
+    pub async fn open(&self, header: &EpochHeader) -> Result<OpenEpoch, EpochShut> {
+        let context = context(header.id, header.started_at);
+        for wrap in &header.wraps {
+            let Some((&KMS_FORMAT, blob)) = wrap.wrapped.split_first() else { continue };
+            match self.0.open(blob, &context).await {
+                // KMS says with which key it opened; that is the one that the header names, unless somebody changed it.
+                Ok((key, arn)) if recipient(&arn) == wrap.recipient => {
+                    return Ok(OpenEpoch::with_key(header.id, &key));
+                }
+                Ok(_) | Err(KmsError::Tampered { .. }) => return Err(OpenError::Tampered.into()),
+                Err(KmsError::OtherKey { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let is_kms = header.wraps.iter().any(|wrap| wrap.wrapped.first() == Some(&KMS_FORMAT));
+        let recipients = || header.wraps.iter().map(|wrap| wrap.recipient).collect();
+        Err(if is_kms { OpenError::Kms } else { OpenError::WrongKey { recipients: recipients() } }.into())
+    }
+}
