@@ -31,9 +31,9 @@ pub const MASQ: Schema = Schema {
         ("operators", include_str!("../../migrations/0003_operators.sql")),
         ("vault", include_str!("../../migrations/0004_vault.sql")),
         ("audit", include_str!("../../migrations/0005_audit.sql")),
-        ("rotate", include_str!("../../migrations/0007_rotate.sql")),
-        ("rekey", include_str!("../../migrations/0008_rekey.sql")),
         ("records", include_str!("../../migrations/0008_records.sql")),
+        ("rotate", include_str!("../../migrations/0009_rotate.sql")),
+        ("rekey", include_str!("../../migrations/0010_rekey.sql")),
     ],
     grants: include_str!("../../migrations/roles/masq.sql"),
 };
