@@ -47,6 +47,7 @@ mod reveal;
 mod rights;
 mod risk;
 mod roles;
+mod rotate;
 mod run;
 mod second_opinions;
 mod signature;
