@@ -248,7 +248,7 @@ pub fn audit_key(dir: &Path) -> Result<Signer, KeyError> {
 
 /// Reads a verifier key: `audit.pub`, or a file like it.
 pub fn audit_public(path: &Path) -> Result<VerifierKey, KeyError> {
-    keyfile::parse_verifier(path, &*keyfile::read(Kind::AuditPublic, path)?)
+    keyfile::parse_verifier(path, &keyfile::read(Kind::AuditPublic, path)?)
 }
 
 fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {
