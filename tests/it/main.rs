@@ -41,6 +41,7 @@ mod reconcile;
 mod refusals;
 mod remedies;
 mod replay;
+mod restored;
 mod retention;
 mod reveal;
 mod run;
