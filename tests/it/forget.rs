@@ -18,7 +18,6 @@ use masq::vault::{
 use masq::{
     check::Severity,
     db::{catalog, targets},
-    setup,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -28,11 +27,11 @@ use crate::{
     support::{Database, Keys, config_of, connector, login, masq, until},
 };
 
-const WHY: [&str; 6] = ["--purpose", "ERASURE", "--ticket", "T-17", "--reason", "asked by letter of 3 May"];
-const IP: &str = "199.172.111.135";
+pub(crate) const WHY: [&str; 6] = ["--purpose", "ERASURE", "--ticket", "T-17", "--reason", "asked by letter of 3 May"];
+pub(crate) const IP: &str = "199.172.111.135";
 
 /// Runs `masq forget` with this on stdin. Answers exit code, stdout and stderr.
-fn forget(scene: &Scene, url: &str, args: &[&str], stdin: &str) -> (i32, String, String) {
+pub(crate) fn forget(scene: &Scene, url: &str, args: &[&str], stdin: &str) -> (i32, String, String) {
     let here = scene.keys.directory.path();
     let slots = scene.config.vault.slots_url.as_ref().map(|url| format!("slots_url = \"{}\"\n", as_eraser(url)));
     let slots = slots.unwrap_or_default();
@@ -52,33 +51,28 @@ fn as_eraser(url: &str) -> String {
 }
 
 /// Forgets this person, and answers the receipt.
-fn forgotten(scene: &Scene, user: &str, more: &[&str]) -> Value {
+pub(crate) fn forgotten(scene: &Scene, user: &str, more: &[&str]) -> Value {
     receipt(forget(scene, &scene.database.url, &[&WHY, more, &["--json", "-"]].concat(), &format!("{user}\n")))
 }
 
-fn receipt((code, out, err): (i32, String, String)) -> Value {
+pub(crate) fn receipt((code, out, err): (i32, String, String)) -> Value {
     assert_eq!(code, 0, "{err}");
     serde_json::from_str(&out).unwrap()
 }
 
-fn replay(scene: &Scene, url: &str) -> (i32, String, String) {
-    let why = ["--purpose", "OPERATIONS", "--ticket", "T-18", "--reason", "restored from the backup of 2 May"];
-    forget(scene, url, &[&["--replay", "erasures.jsonl", "--json"], &why[..]].concat(), "")
-}
-
-fn journal(scene: &Scene) -> String {
+pub(crate) fn journal(scene: &Scene) -> String {
     std::fs::read_to_string(scene.keys.directory.path().join("erasures.jsonl")).unwrap()
 }
 
 /// What pg_dump writes of a database.
-fn backup(database: &Database) -> Vec<u8> {
+pub(crate) fn backup(database: &Database) -> Vec<u8> {
     let output = Command::new(program("pg_dump")).arg(&database.url).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
 /// A new database out of a backup.
-async fn restored(backup: &[u8]) -> Database {
+pub(crate) async fn restored(backup: &[u8]) -> Database {
     let database = Database::create().await;
     let mut psql = Command::new(program("psql"));
     psql.args(["-q", "-X", &database.url]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -122,7 +116,7 @@ async fn opened(keys: &Keys, vault: &Database, slots: &Database) -> Vec<(Subject
 }
 
 /// How many values can be opened, by person.
-async fn readable(scene: &Scene, vault: &Database, slots: &Database) -> BTreeMap<String, usize> {
+pub(crate) async fn readable(scene: &Scene, vault: &Database, slots: &Database) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for (subject, _) in opened(&scene.keys, vault, slots).await {
         let tag = |user: &&str| scene.shared.keys.subject.tag(user) == subject;
@@ -132,12 +126,12 @@ async fn readable(scene: &Scene, vault: &Database, slots: &Database) -> BTreeMap
     counts
 }
 
-fn count(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
+pub(crate) fn count(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
     of.iter().map(|(user, count)| ((*user).to_owned(), *count)).collect()
 }
 
 /// Asks for the values of all tokens in the table as a revealer does, and answers how many entries are given.
-async fn fetched(database: &Database) -> Result<usize, String> {
+pub(crate) async fn fetched(database: &Database) -> Result<usize, String> {
     const ASK: &str = "SELECT (masq.request_reveal('TEST', 'T-1', 'to see what is there', 'me', \
         (SELECT array_agg(DISTINCT token) FROM masq.entries))).request";
     let session = database.session().await;
@@ -153,7 +147,7 @@ fn reconcile(scene: &Scene) -> (i32, String) {
 }
 
 /// Two logins of u, one of v from the same address and device, and a bad one of each.
-async fn loaded(scene: &Scene) {
+pub(crate) async fn loaded(scene: &Scene) {
     for user in ["u", "u", "v"] {
         scene.queue.inner.send(login(user, IP).into_bytes());
     }
@@ -371,113 +365,6 @@ async fn a_live_epoch_brings_nobody_back_and_a_new_one_may() {
     assert_eq!(sweep(&session, None, RECENT).await.unwrap(), 0, "who comes anew stays");
     assert_eq!(readable(&scene, &scene.database, &scene.database).await, count(&[("u", 2), ("v", 2)]));
     assert_eq!(fetched(&scene.database).await, Ok(4));
-}
-
-#[tokio::test]
-async fn a_restored_database_is_shut_until_erasures_are_replayed() {
-    let scene = Scene::new().await;
-    scene.queue.inner.send(login("w", IP).into_bytes());
-    loaded(&scene).await;
-    forgotten(&scene, "w", &[]);
-    let old = backup(&scene.database);
-    forgotten(&scene, "u", &["--delete-rows"]);
-    let database = restored(&old).await;
-    assert_eq!(readable(&scene, &database, &database).await, count(&[("u", 2), ("v", 2)]), "u is back");
-    assert_eq!(fetched(&database).await, Err("MQ007".to_owned()));
-    let (code, _, err) = forget(&scene, &database.url, &[&WHY[..], &["-"]].concat(), "v");
-    assert!(code == 78 && err.contains("--replay"), "{err}");
-
-    let replayed = receipt(replay(&scene, &database.url));
-    assert_eq!(
-        (&replayed["erased_again"], &replayed["rows"], &replayed["was_shut"]),
-        (&json!(1), &json!(2), &json!(true))
-    );
-    assert_eq!(readable(&scene, &database, &database).await, count(&[("v", 2)]));
-    assert_eq!(fetched(&database).await, Ok(2));
-    assert_eq!(
-        database.query("SELECT coalesce(user_id, '-') FROM user_logins ORDER BY 1").await,
-        ["-", "v"],
-        "w, and v"
-    );
-    let replayed = receipt(replay(&scene, &database.url));
-    assert_eq!((&replayed["erased_again"], &replayed["was_shut"]), (&json!(0), &json!(false)));
-    let next = receipt(forget(&scene, &database.url, &[&WHY[..], &["--json", "-"]].concat(), "v"));
-    assert_eq!(next["number"], json!(3), "numbers go on");
-}
-
-#[tokio::test]
-async fn a_file_of_another_database_or_with_a_gap_is_refused() {
-    let scene = Scene::new().await;
-    loaded(&scene).await;
-    let old = restored(&backup(&scene.database)).await;
-    forgotten(&scene, "u", &[]);
-    forgotten(&scene, "v", &[]);
-    let file = scene.keys.directory.path().join("erasures.jsonl");
-    let whole = journal(&scene);
-    std::fs::write(&file, whole.lines().skip(2).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    let (code, _, err) = replay(&scene, &old.url);
-    assert!(code == 78 && err.contains("lacks erasure 1"), "{err}");
-    let foreign: String = whole
-        .lines()
-        .map(|line| {
-            let mut line: Value = serde_json::from_str(line).unwrap();
-            line["erasure"] = json!(
-                Uuid::from_u128(line["subject"].as_str().map_or(0, |tag| u128::from_str_radix(tag, 16).unwrap()))
-                    .to_string()
-            );
-            format!("{line}\n")
-        })
-        .collect();
-    std::fs::write(&file, foreign).unwrap();
-    let (code, _, err) = replay(&scene, &scene.database.url);
-    assert!(code == 78 && err.contains("another database's"), "{err}");
-    std::fs::remove_file(&file).unwrap();
-    assert_eq!(forgotten(&scene, "u", &[])["number"], json!(3));
-    assert_eq!(journal(&scene).matches("\"done\"").count(), 3, "a new file gets what the database knows");
-}
-
-#[tokio::test]
-async fn slots_elsewhere_go_first_and_the_same_command_finishes() {
-    let slots = Database::create().await;
-    let config = config_of(&format!("[vault]\nslots_url = \"{}\"\n", slots.url));
-    let scene = Scene::on(Database::create().await, config);
-    loaded(&scene).await;
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-    assert_eq!(setup::slots(&connector(&slots.url), deadline, true).await.unwrap(), []);
-    let old_slots = backup(&slots);
-    let before = restored(&backup(&scene.database)).await;
-    scene
-        .database
-        .execute(
-            "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'; \
-             CREATE TRIGGER no BEFORE UPDATE ON user_logins FOR EACH ROW EXECUTE PROCEDURE no()",
-        )
-        .await;
-    let (code, _, err) = forget(&scene, &scene.database.url, &[&WHY[..], &["-"]].concat(), "u");
-    assert!(code != 0, "{err}");
-    assert_eq!(readable(&scene, &before, &slots).await, count(&[("v", 2)]), "the slots are gone");
-    assert_eq!(scene.database.query("SELECT count(*) FROM user_logins WHERE user_id = 'u'").await, ["2"]);
-    assert!(!journal(&scene).contains("withdrawn"), "something was done");
-    scene.database.execute("DROP TRIGGER no ON user_logins").await;
-
-    let receipt = forgotten(&scene, "u", &[]);
-    assert!(receipt["slots"].as_u64().unwrap() >= 1, "what the first attempt deleted is accounted for: {receipt}");
-    assert_eq!(receipt["backups_of"], json!("the database with the slots"));
-    assert_eq!(journal(&scene).lines().count(), 2, "one erasure");
-    assert_eq!(readable(&scene, &scene.database, &slots).await, count(&[("v", 2)]));
-
-    // Slots restored by themselves.
-    let back = restored(&old_slots).await;
-    assert_eq!(readable(&scene, &before, &back).await, count(&[("u", 2), ("v", 2)]), "u is back");
-    let fetch = "SELECT count(*) FROM masq_slots.fetch_slots('{}', '{}')";
-    let refused = back.session().await.batch_execute(fetch).await.unwrap_err();
-    assert_eq!(refused.code().unwrap().code(), "MQ007");
-    let mut config = scene.config.clone();
-    config.vault.slots_url = Some(back.url.clone());
-    let scene = Scene { config, ..scene };
-    assert_eq!(self::receipt(replay(&scene, &scene.database.url))["was_shut"], json!(true));
-    back.session().await.batch_execute(fetch).await.unwrap();
-    assert_eq!(readable(&scene, &before, &back).await, count(&[("v", 2)]));
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ mod reconcile;
 mod refusals;
 mod remedies;
 mod replay;
+mod restored;
 mod retention;
 mod reveal;
 mod rights;
