@@ -8,6 +8,7 @@ mod column;
 mod column_type;
 pub mod complaint;
 mod dedupe;
+mod keys;
 mod kind;
 mod layers;
 mod path;
@@ -22,6 +23,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 pub(crate) use complaint::suggestion;
 pub use complaint::{Complaint, Complaints, Place};
 pub use dedupe::Dedupe;
+pub use keys::KeysConfig;
 pub use path::Path;
 pub use template::template;
 pub use vault::{AuditConfig, DeadLettersConfig, VaultConfig};
@@ -247,24 +249,6 @@ impl fmt::Debug for DatabaseConfig {
             .field("password_file", &self.password_file)
             .field("connections", &self.connections)
             .finish_non_exhaustive()
-    }
-}
-
-/// `[keys]`
-#[derive(Clone, Debug)]
-pub struct KeysConfig {
-    /// The directory with `token.key`, `subject.key` and `recovery.pub`.
-    pub dir: Option<PathBuf>,
-    /// The key of AWS KMS that makes the keys of epochs, by ARN, alias or id; `None`: they are random.
-    pub kms_epoch_key: Option<String>,
-}
-
-impl KeysConfig {
-    fn build(values: &Values) -> Self {
-        Self {
-            dir: values.text("dir").map(PathBuf::from),
-            kms_epoch_key: values.text("kms_epoch_key").map(str::to_owned),
-        }
     }
 }
 

@@ -108,6 +108,6 @@ impl Renewal {
         };
         let made = made?;
         self.asked = None;
-        Some(made.unwrap_or(Err(KeyError::NoRandomness)))
+        made.ok() // it panicked, which the hook has told, and is asked for again
     }
 }

@@ -18,6 +18,7 @@ use masq::vault::{
 use masq::{
     check::Severity,
     db::{catalog, targets},
+    setup,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -33,15 +34,21 @@ const IP: &str = "199.172.111.135";
 /// Runs `masq forget` with this on stdin. Answers exit code, stdout and stderr.
 fn forget(scene: &Scene, url: &str, args: &[&str], stdin: &str) -> (i32, String, String) {
     let here = scene.keys.directory.path();
-    let slots = scene.config.vault.slots_url.as_ref().map(|url| format!("slots_url = \"{url}\"\n")).unwrap_or_default();
+    let slots = scene.config.vault.slots_url.as_ref().map(|url| format!("slots_url = \"{}\"\n", as_eraser(url)));
+    let slots = slots.unwrap_or_default();
     std::fs::write(here.join("masq.toml"), format!("[vault]\nerasures = \"erasures.jsonl\"\n{slots}")).unwrap();
     let mut command = masq(here, &[&["forget"], args].concat());
-    command.env("DATABASE_URL", url).env("MASQ_KEYS", scene.keys.path()).stdin(Stdio::piped());
+    command.env("DATABASE_URL", as_eraser(url)).env("MASQ_KEYS", scene.keys.path()).stdin(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Who erases is a member of masq_eraser and of nothing else.
+fn as_eraser(url: &str) -> String {
+    url.replace("postgres@", "eraser@")
 }
 
 /// Forgets this person, and answers the receipt.
@@ -263,7 +270,7 @@ async fn what_is_not_asked_for_rightly_changes_nothing() {
     assert!(code == 78 && err.contains("no schema masq"), "{err}");
     let here = other.directory.path();
     let mut unnamed = masq(here, &[&["forget", "u"], &WHY[..]].concat());
-    let output = unnamed.env("DATABASE_URL", url).env("MASQ_KEYS", scene.keys.path()).output().unwrap();
+    let output = unnamed.env("DATABASE_URL", as_eraser(url)).env("MASQ_KEYS", scene.keys.path()).output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(78) && err.contains("--erasures"), "{err}");
     assert_eq!(scene.database.query("SELECT count(*) FROM masq.erasures").await, ["0"]);
@@ -285,14 +292,12 @@ async fn rows_can_be_deleted_and_still_add_up() {
 
 #[tokio::test]
 async fn markers_fit_columns_of_other_types() {
-    let database = Database::create().await;
-    database
-        .execute(
-            "CREATE TABLE user_logins (user_id char(4) NOT NULL, device_type text, masked_ip bytea, \
-             masked_device_id char(64), locale text, app_version text, create_date date)",
-        )
-        .await;
-    let scene = Scene::on(database, config_of(""));
+    let columns = "[columns]\nuser_id = { from = \"user_id\", type = \"char(4)\", required = true, subject = true }\n\
+                   masked_ip = { from = \"ip\", type = \"bytea\", as = \"ip\", mask = \"hmac\", vault = true }\n\
+                   masked_device_id = { from = \"device_id\", type = \"char(64)\", mask = \"hmac\" }\n";
+    let scene = Scene::with(config_of(columns)).await;
+    scene.prepare().await;
+    scene.database.execute("ALTER TABLE user_logins ALTER user_id SET NOT NULL").await;
     loaded(&scene).await;
     forgotten(&scene, "u", &[]);
     let rows = "SELECT user_id, left(encode(masked_ip, 'hex'), 2), octet_length(masked_ip), left(masked_device_id, 2) \
@@ -354,7 +359,7 @@ async fn a_live_epoch_brings_nobody_back_and_a_new_one_may() {
     running.stop().await;
     assert_eq!(readable(&scene, &scene.database, &scene.database).await, count(&[("u", 1), ("v", 2)]), "it is back");
     assert_eq!(fetched(&scene.database).await, Ok(2), "and nobody gets it");
-    let session = scene.database.session().await;
+    let session = connector(&scene.database.login("worker")).connect().await.unwrap();
     assert_eq!(sweep(&session, None, RECENT).await.unwrap(), 2, "an entry and a slot");
     assert_eq!(sweep(&session, None, RECENT).await.unwrap(), 0);
     assert_eq!(readable(&scene, &scene.database, &scene.database).await, count(&[("v", 2)]));
@@ -437,6 +442,8 @@ async fn slots_elsewhere_go_first_and_the_same_command_finishes() {
     let config = config_of(&format!("[vault]\nslots_url = \"{}\"\n", slots.url));
     let scene = Scene::on(Database::create().await, config);
     loaded(&scene).await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    assert_eq!(setup::slots(&connector(&slots.url), deadline, true).await.unwrap(), []);
     let old_slots = backup(&slots);
     let before = restored(&backup(&scene.database)).await;
     scene
@@ -485,14 +492,12 @@ async fn a_worker_that_may_not_describe_the_table_does_not_start_with_another_de
         ]
     );
     scene.database.execute("UPDATE masq.targets SET masked = '[]'").await;
-    let role = format!("worker_{}", Uuid::new_v4().simple());
-    scene.database.execute(&format!("CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA masq TO {role}")).await;
-    let worker = connector(&scene.database.url.replace("postgres@", &format!("{role}@"))).connect().await.unwrap();
+    let worker = connector(&scene.database.login("worker")).connect().await.unwrap();
     let table = catalog::table(&worker, &scene.config.table).await.unwrap().unwrap();
     let findings = targets::describe(&worker, &table, &scene.config.columns).await.unwrap();
     assert!(findings.len() == 1 && findings[0].severity == Severity::Denied, "{findings:?}");
     assert!(findings[0].what.contains("masq forget") && findings[0].remedy.contains("masq migrate"), "{findings:?}");
-    scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
+    scene.database.prepare(&scene.config).await;
     assert!(scene.database.query(said).await[0].contains("masked_ip"), "whoever may mends it");
     assert!(targets::describe(&worker, &table, &scene.config.columns).await.unwrap().is_empty());
 }

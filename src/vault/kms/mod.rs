@@ -110,7 +110,8 @@ impl KmsKey {
             if region.is_none() {
                 return Err(KmsError::no_name(&name));
             }
-            let client = client.await.map_err(|error| KmsError::new(&name, "connect", &error))?;
+            // On the heap: finding the credentials is a future of 20 kB.
+            let client = Box::pin(client).await.map_err(|error| KmsError::new(&name, "connect", &error))?;
             Ok(Self { client, name })
         }
     }

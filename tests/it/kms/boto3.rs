@@ -3,15 +3,21 @@
 //! work, whose signatures it recomputes.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use masq::vault::{
-    backend::{EpochSource, Recipients},
-    epochs::Opener,
-    kms::{
-        Context, KmsError, KmsKey,
-        epochs::{KmsEpochs, KmsOpener},
+use masq::{
+    queue::Key,
+    vault::{
+        backend::{EpochSource, Recipients},
+        epochs::Opener,
+        kms::{
+            Context, KmsError, KmsKey,
+            epochs::{KmsEpochs, KmsOpener},
+        },
+        seal::{EpochHeader, OpenEpoch},
     },
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::support::{Moto, moto, python_prints};
 
@@ -73,6 +79,26 @@ async fn what_one_client_wraps_the_other_opens_with_the_same_context_only() {
         let refused = key.open(&blob, &wrong).await.err().unwrap();
         assert!(matches!(refused, KmsError::Tampered { .. }), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn whoever_may_decrypt_opens_an_epoch_without_masq() {
+    let url = moto().await;
+    let made = boto3(url, json!([kms("create_key", json!({}))])).await;
+    let arn = made[0]["KeyMetadata"]["Arn"].as_str().unwrap();
+    let epochs = KmsEpochs::new(ours(url, arn, ["test", "test"]).await, Recipients::default()).await.unwrap();
+    let mut epoch = epochs.new_epoch(1_700_000_000_123).await.unwrap_or_else(|error| panic!("{error}"));
+    let message = Key { sent_at: 7, id: Uuid::from_u128(8) };
+    let sealed = epoch.seal(message, b"body");
+
+    let EpochHeader { id, wraps, .. } = epoch.header();
+    let named = Sha256::digest(format!("masq/kms-key/v1\0{arn}"));
+    assert_eq!((wraps.len(), wraps[0].recipient.as_slice(), wraps[0].wrapped[0]), (1, named.as_slice(), 2));
+    let context = json!({ "masq:use": "epoch", "masq:epoch": id.to_string(), "masq:started_at": "1700000000123" });
+    let open = json!({ "CiphertextBlob": base64(&wraps[0].wrapped[1..]), "EncryptionContext": context });
+    let key = bytes(&boto3(url, json!([kms("decrypt", open)])).await[0]["Plaintext"]);
+    let opened = OpenEpoch::with_key(*id, key.as_slice().try_into().unwrap()).open(message, &sealed);
+    assert_eq!(opened.unwrap().as_slice(), b"body");
 }
 
 #[tokio::test]
