@@ -28,8 +28,8 @@ BEGIN
      OR NOT pg_has_role(current_user, 'masq_owner', 'USAGE') THEN
     BEGIN
       EXECUTE format('GRANT masq_owner TO %I', current_user);
-    EXCEPTION WHEN unique_violation THEN
-      NULL;
+    EXCEPTION WHEN unique_violation OR insufficient_privilege THEN
+      NULL;  -- src/db/roles.rs looks whether it is one, and says what to do
     END;
   END IF;
 END

@@ -23,5 +23,5 @@ GRANT EXECUTE ON FUNCTION masq_slots.erase(uuid, bytea), masq_slots.note_erasure
 GRANT SELECT (epoch, month) ON masq_slots.slots TO masq_auditor;
 
 -- Nobody's but the owner's.
-REVOKE ALL ON masq_slots.home FROM PUBLIC;
-REVOKE ALL ON FUNCTION masq_slots.identity() FROM PUBLIC;
+REVOKE ALL ON masq_slots.home, masq_slots.erasures FROM PUBLIC;
+REVOKE ALL ON FUNCTION masq_slots.identity(), masq_slots.add_counts(jsonb, jsonb) FROM PUBLIC;

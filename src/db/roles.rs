@@ -115,7 +115,9 @@ const AFTER: &str = "\
     SELECT 'this login is a member of masq_owner and may not act as it',
            CASE WHEN current_setting('server_version_num')::int < 160000 THEN format('ALTER ROLE %I INHERIT', current_user)
                 ELSE format('GRANT masq_owner TO %I WITH INHERIT TRUE, SET TRUE', current_user) END
-    WHERE NOT pg_has_role(current_user, 'masq_owner', 'USAGE')";
+    WHERE NOT pg_has_role(current_user, 'masq_owner', 'USAGE')
+       OR NOT pg_has_role(current_user, 'masq_owner',
+                          CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'USAGE' ELSE 'SET' END)";
 
 async fn obstacles(session: &Session, query: &str) -> Result<Vec<Finding>, DbError> {
     let rows = session.query_typed(query, &[]).await.map_err(failed)?;
