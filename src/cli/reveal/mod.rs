@@ -63,7 +63,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
-    signals::unless_stopped(reveal(args, context)).await
+    signals::unless_stopped(Box::pin(reveal(args, context))).await
 }
 
 async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
