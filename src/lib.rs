@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod mutant;
 pub mod reconcile;
 pub mod replay;
+pub mod risk;
 pub mod setup;
 pub mod shutdown;
 pub mod start;

@@ -39,7 +39,8 @@ async fn table(session: &Session, config: &Config) -> Result<Vec<Finding>, DbErr
     findings.retain(|finding| finding.severity != Severity::Denied);
     migrations::note_target(session, &table).await?;
     findings.extend(targets::describe(session, &table, &config.columns).await?);
-    if findings.is_empty() && roles::are_there(session).await? {
+    let fits = findings.iter().all(|finding| finding.severity == Severity::Note);
+    if fits && roles::are_there(session).await? {
         let columns: Vec<&str> = config.columns.iter().map(|column| column.name.as_str()).collect();
         findings.extend(roles::grant_target(session, &table, &columns).await?);
     }

@@ -1,39 +1,23 @@
 #!/usr/bin/env python3
 """Computes every known answer in data/vectors a second time, from the formulas, and exits 1 where one differs.
 
-Shares nothing with the Rust code but the files, so it also shows that what masq sealed opens without masq:
-`opened` is all it takes. Needs the package `cryptography`, 48 or newer, for ML-KEM, AES-GCM-SIV and X25519.
+Shares nothing with the Rust code but the files, so it also shows that what masq sealed opens without masq: what opens
+it is open_entry.py's. Needs the package `cryptography`, 48 or newer, for ML-KEM, AES-GCM-SIV and X25519.
 """
 
 import hashlib
-import hmac
 import ipaddress
 import json
 import sys
 import uuid
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
+
+import open_entry
+from open_entry import header_digest, hkdf, mac, public, unwrapped
 
 VECTORS = Path(__file__).parent / "data" / "vectors"
-
-
-def mac(key, message):
-    return hmac.new(key, message, hashlib.sha256).digest()
-
-
-def expand(prk, info, length):
-    out, block = b"", b""
-    while len(out) < length:
-        block = mac(prk, block + info + bytes([len(out) // 32 + 1]))
-        out += block
-    return out[:length]
-
-
-def hkdf(key, info):  # RFC 5869 without salt
-    return expand(mac(bytes(32), key), info, 32)
 
 
 def address(text):
@@ -73,35 +57,32 @@ def opened(epoch_key, aad, blob):
     return AESGCMSIV(key).decrypt(blob[1:13], blob[13:], aad).rstrip(b"\0").removesuffix(b"\x80")
 
 
-def x_wing(seed):
-    """draft-connolly-cfrg-xwing-kem: both private keys out of one seed."""
-    secret = hashlib.shake_256(seed).digest(96)
-    return MLKEM768PrivateKey.from_seed_bytes(secret[:64]), X25519PrivateKey.from_private_bytes(secret[64:])
+def sealed_value(case, epoch_id, epoch_key, salt, nonce):
+    subject, token = bytes.fromhex(case["subject_tag"]), bytes.fromhex(case["token"])
+    key = hkdf(epoch_key, b"masq/entry/v1" + subject + salt)
+    padded = {"ip": b"i", "text": b"s"}[case["type"]] + case["value"].encode() + b"\x80"
+    padded += bytes(-len(padded) % 32)
+    aad = b"masq/entry/v1" + epoch_id.bytes + subject + token + case["field"].encode()
+    return b"\x01" + nonce + AESGCMSIV(key).encrypt(nonce, padded, aad)
 
 
-def public(seed):
-    return b"".join(key.public_key().public_bytes_raw() for key in x_wing(seed))
-
-
-def unwrapped(seed, wrapped, aad):
-    """RFC 9180, base mode: X-Wing (0x647a), HKDF-SHA256 (1), ChaCha20Poly1305 (3)."""
-    assert wrapped[0] == 1
-    ml_kem, x25519 = x_wing(seed)
-    first, second, ciphertext = wrapped[1:1089], wrapped[1089:1121], wrapped[1121:]
-    both = ml_kem.decapsulate(first) + x25519.exchange(X25519PublicKey.from_public_bytes(second))
-    shared = hashlib.sha3_256(both + second + x25519.public_key().public_bytes_raw() + rb"\.//^" + b"\\").digest()
-
-    suite = b"HPKE" + bytes.fromhex("647a00010003")
-
-    def extract(salt, label, key):
-        return mac(salt or bytes(32), b"HPKE-v1" + suite + label + key)
-
-    def labelled(label, length):
-        return expand(secret, length.to_bytes(2, "big") + b"HPKE-v1" + suite + label + context, length)
-
-    context = b"\0" + extract(b"", b"psk_id_hash", b"") + extract(b"", b"info_hash", b"masq/epoch/v1")
-    secret = extract(shared, b"secret", b"")
-    return ChaCha20Poly1305(labelled(b"key", 32)).decrypt(labelled(b"base_nonce", 12), ciphertext, aad)
+def entries():
+    """As in answers, of entry.json: an epoch, its slots and its entries."""
+    unhex = bytes.fromhex
+    vault = json.loads((VECTORS / "entry.json").read_text(encoding="utf-8"))
+    epoch_id, epoch_key, salts = uuid.UUID(vault["id"]), unhex(vault["epoch_key"]), unhex(vault["salts"])
+    digest = header_digest(epoch_id, vault["started_at"])
+    yield "wrapped key", vault["epoch_key"], unwrapped(unhex(vault["recovery_key"]), unhex(vault["wrapped"]), digest).hex()
+    for nth, case in enumerate(vault["entries"]):
+        subject, made = unhex(case["subject_tag"]), unhex(case["token"])
+        yield case, case["subject_tag"], mac(unhex(vault["subject_key"]), case["subject"].encode())[:16].hex()
+        yield case, case["token"], token(unhex(vault["token_root"]), vault["kid"], case["field"], case["type"], case["value"]).hex()
+        yield case, case["salt"], mac(salts, subject).hex()
+        salt, sealed = unhex(case["salt"]), unhex(case["sealed"])
+        yield case, case["sealed"], sealed_value(case, epoch_id, epoch_key, salt, nth.to_bytes(12, "big")).hex()
+        value = open_entry.opened(epoch_key, salt, (epoch_id, subject, made, case["field"]), sealed)
+        yield case, case["value"], value[1:].decode()
+        yield case, case["token"], open_entry.token_of(unhex(vault["token_root"]), vault["kid"], case["field"], value).hex()
 
 
 def answers():
@@ -128,16 +109,16 @@ def answers():
     epoch = load("sealed.json")
     seed, random = unhex(epoch["recovery_key"]), unhex(epoch["random"])
     epoch_id, epoch_key = uuid.UUID(bytes=random[:16], version=4), random[16:48]
-    started_at = epoch["started_at"].to_bytes(8, "big", signed=True)
     yield "epoch id", epoch["id"], str(epoch_id)
     yield "fingerprint", epoch["fingerprint"], hashlib.sha256(public(seed)).hexdigest()
-    header = hashlib.sha256(epoch_id.bytes + started_at + b"\x01").digest()
+    header = header_digest(epoch_id, epoch["started_at"])
     yield "wrapped key", epoch_key.hex(), unwrapped(seed, unhex(epoch["wrapped"]), header).hex()
     for nth, case in enumerate(epoch["bodies"]):
         aad = b"masq/dead-letter/v1" + epoch_id.bytes + case["sent_at"].to_bytes(8, "big", signed=True)
         aad += uuid.UUID(case["message_id"]).bytes
         yield case, case["sealed"], sealed(epoch_key, nth.to_bytes(12, "big"), aad, unhex(case["body"])).hex()
         yield case, case["body"], opened(epoch_key, aad, unhex(case["sealed"])).hex()
+    yield from entries()
 
 
 def main():

@@ -35,6 +35,7 @@ GRANT EXECUTE ON FUNCTION masq.is_described(text, text, text, jsonb), masq.stale
 -- Dead letters, and whether the numbers add up. A sealed body only on the record.
 GRANT SELECT (sent_at, message_id, reason, queue, recorded_at, receive_count, body_bytes, epoch, subject_tag, resolved_at),
   UPDATE (resolved_at), DELETE ON masq.dead_letters TO masq_operator;
+GRANT EXECUTE ON FUNCTION masq.purged(text, text, uuid[], bigint[]), masq.resolved(text, text, integer) TO masq_operator;
 GRANT UPDATE (outcome) ON masq.ledger TO masq_operator;
 GRANT SELECT, INSERT (claimed, reason, letters, keyless) ON masq.replays TO masq_operator;
 GRANT SELECT, INSERT (claimed, condition, letters) ON masq.purges TO masq_operator;
@@ -43,9 +44,21 @@ GRANT EXECUTE ON FUNCTION masq.rows_erased() TO masq_operator;
 GRANT EXECUTE ON FUNCTION masq.request_open(text, text, bytea[]), masq.fetch_letters(bigint), masq.fetch_epochs(uuid[])
   TO masq_operator;
 
+-- Other keys: pages of sealed bytes, on the record, and what was made of them.
+GRANT EXECUTE ON FUNCTION masq.request_rotate(text, text, text, text), masq.rotated(bigint, text, text),
+  masq.add_recipient(bigint, bytea), masq.count_unwrapped(bytea[]), masq.fetch_unwrapped(bigint, bytea[], uuid, integer),
+  masq.add_wraps(bigint, uuid[], bytea[], bytea[]), masq.retire_recipient(bigint, bytea),
+  masq.add_token_key(bigint, smallint, bytea, boolean), masq.activate_token_key(bigint, smallint),
+  masq.fetch_rekey(bigint, smallint, bytea, bytea, date, integer), masq.count_rekey(),
+  masq.rekey(bigint, text, bytea[], bytea[], date[], uuid[], bytea[], bytea[]), masq.rekey_tables(),
+  masq.rekey_rows(bigint, text, text, bigint, bigint), masq.bury_tokens(bigint, text, text, bigint, bigint),
+  masq.show_bridged(bigint), masq.retire_token_keys(bigint, boolean)
+  TO masq_operator;
+
 -- The way back, on the record.
 GRANT SELECT ON masq.purposes, masq.policy TO masq_revealer, masq_eraser, masq_auditor;
-GRANT EXECUTE ON FUNCTION masq.request_reveal(text, text, text, text, bytea[]), masq.fetch_entries(bigint),
+GRANT EXECUTE ON FUNCTION masq.request_reveal(text, text, text, text, bytea[]), masq.requested(bigint),
+  masq.fetch_entries(bigint), masq.fetch_further(bigint, bytea, integer),
   masq.fetch_epochs(uuid[]), masq.revealed(bigint, text, integer, integer, integer), masq.pending(bigint),
   masq.approve(bigint, text, text), masq.found(text, text, text, bytea[])
   TO masq_revealer;
@@ -64,9 +77,14 @@ GRANT SELECT ON masq.audit, masq.audit_head, masq.erasures, masq.epochs, masq.re
 GRANT SELECT (epoch, month) ON masq.entries TO masq_auditor;
 GRANT SELECT (epoch, recorded_at) ON masq.dead_letters TO masq_auditor;
 
+-- How far the record goes: whoever adds to it may have a checkpoint of it signed.
+GRANT EXECUTE ON FUNCTION masq.tip() TO masq_operator, masq_revealer, masq_eraser, masq_auditor;
+
 -- Nobody's but the owner's: called by the functions above, or by whoever migrates.
-REVOKE ALL ON masq.horizon, masq.home FROM PUBLIC;
+REVOKE ALL ON masq.horizon, masq.home, masq.live_entries, masq.bridge FROM PUBLIC;
 REVOKE ALL ON FUNCTION masq.ledger_is_by_day(), masq.newest_moment(), masq.forget_before(date), masq.identity(),
   masq.describe_target(text, text, text, jsonb), masq.sha256(bytea), masq.framed(bytea), masq.framed(text),
   masq.leaf(masq.audit), masq.append(text, text, text, text, text, bytea[], bigint, text),
+  masq.refuse_retired(), masq.token_columns(text, text), masq.in_blocks(bigint, bigint), masq.old_beginnings(),
+  masq.bridged_view(text, text, oid, text), masq.hide_bridged(bigint),
   masq.check_why(text, text, text), masq.permitted(bigint, text), masq.letter_key(timestamptz, uuid) FROM PUBLIC;

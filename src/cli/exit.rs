@@ -17,6 +17,7 @@ use crate::{
         keyring::KeyError,
         kms::KmsError,
         refusal::{Refusal, Remedy},
+        rotate::RotateError,
     },
 };
 
@@ -153,9 +154,22 @@ impl From<Refusal> for Failure {
             Remedy::SayWhy | Remedy::AskAnew => Exit::Usage,
             Remedy::Tomorrow | Remedy::Approval | Remedy::Commit => Exit::Unfinished,
             Remedy::AnotherPerson | Remedy::Replay => Exit::Denied,
+            Remedy::WorkersFirst => Exit::Unfinished,
+            Remedy::Rewrap | Remedy::RetiredRecipient | Remedy::AnotherStep => Exit::Config,
             Remedy::ActiveKey | Remedy::NewerMasq => Exit::Config,
         };
         Self::of(exit, &refusal).hint(refusal.remedy.advice())
+    }
+}
+
+impl From<RotateError> for Failure {
+    fn from(error: RotateError) -> Self {
+        match error {
+            RotateError::Database(error) => error.into(),
+            RotateError::Keys(error) => error.into(),
+            RotateError::AnotherKey { .. } => Self::of(Exit::Config, &error)
+                .hint("point --keys at the directory with the keys of this database: masq keys status"),
+        }
     }
 }
 

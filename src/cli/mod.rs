@@ -31,6 +31,7 @@ mod preview;
 mod queue;
 mod reconcile;
 mod reveal;
+mod risk;
 mod run;
 mod schema;
 mod send;
@@ -76,6 +77,7 @@ enum Command {
     Forget(forget::Args),
     Audit(audit::Args),
     Reconcile(reconcile::Args),
+    Risk(risk::Args),
     Queue(queue::Args),
     Schema(schema::Args),
 }
@@ -98,6 +100,7 @@ impl Command {
             Self::Forget(args) => Box::pin(forget::run(args, context)).await,
             Self::Audit(args) => Box::pin(audit::run(args, context)).await,
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
+            Self::Risk(args) => Box::pin(risk::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),
         }

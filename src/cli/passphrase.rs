@@ -60,6 +60,11 @@ pub(super) struct Passphrase {
 }
 
 impl Passphrase {
+    /// For a new recovery key, from the same file; or none, if that is wanted.
+    pub(super) fn for_new(&self, no_passphrase: bool) -> NewPassphrase {
+        NewPassphrase { no_passphrase, passphrase_file: self.passphrase_file.clone() }
+    }
+
     /// The recovery key in this file.
     ///
     /// # Errors

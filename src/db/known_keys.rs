@@ -1,6 +1,8 @@
 //! Which keys a database was written with: a check value of each, which says nothing of the key. A worker with others
 //! stops before its first write, since two keys in one column would silently end equality.
 
+use std::num::NonZeroU8;
+
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{DbError, Session};
@@ -53,6 +55,18 @@ pub async fn claim(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, Db
     compare(session, keys).await
 }
 
+/// The id of the key that makes tokens in this database; `None` if it has never seen any keys.
+///
+/// # Errors
+/// If it cannot say.
+pub async fn active_kid(session: &Session) -> Result<Option<NonZeroU8>, DbError> {
+    let failed = |error| DbError::new("asking which key makes tokens", &error);
+    let kid =
+        session.query_typed("SELECT kid FROM masq.token_keys WHERE state = 'active'", &[]).await.map_err(failed)?;
+    let kid = kid.first().map(|row| row.try_get::<_, i16>(0)).transpose().map_err(failed)?;
+    Ok(kid.and_then(|kid| u8::try_from(kid).ok()).and_then(NonZeroU8::new))
+}
+
 /// `None`: it has never seen any keys.
 async fn known(session: &Session) -> Result<Option<Known>, tokio_postgres::Error> {
     let subject = session.query_typed("SELECT value FROM masq.key_checks WHERE name = 'subject'", &[]).await?;
@@ -100,7 +114,9 @@ impl Known {
             Finding::refused(
                 "keys",
                 format!("token.key has key id {kid}, which is {state} here"),
-                format!("tokens are made with key id {active}: put its file in the place of token.key"),
+                format!(
+                    "tokens are made with key id {active}: put token-{active}.key, from `masq keys rotate`, into --keys"
+                ),
             )
         })
     }

@@ -35,6 +35,8 @@ pub const MASQ: Schema = Schema {
         ("forgotten", include_str!("../../migrations/0007_forgotten.sql")),
         ("records", include_str!("../../migrations/0008_records.sql")),
         ("retention", include_str!("../../migrations/0009_retention.sql")),
+        ("rotate", include_str!("../../migrations/0010_rotate.sql")),
+        ("rekey", include_str!("../../migrations/0011_rekey.sql")),
     ],
     grants: include_str!("../../migrations/roles/masq.sql"),
 };

@@ -70,6 +70,15 @@ impl Epochs {
         }
     }
 
+    /// So many slots are in a database of their own; `None`: nobody knows how that transaction ended.
+    pub(super) fn wrote_slots(&mut self, slots: Option<u64>) {
+        let Some(current) = &mut self.current else { return };
+        match slots {
+            Some(slots) => current.slots += slots,
+            None => current.exact = false,
+        }
+    }
+
     /// The transaction has ended so.
     pub(super) fn ended<T>(&mut self, written: &Result<T, WriteError>) {
         let is_known = match written {

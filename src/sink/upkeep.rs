@@ -66,6 +66,8 @@ impl PostgresSink {
         }
         let Some(session) = self.slots().await? else { return Ok(()) };
         let written = session.within(entries::write_slots(session, &batch.epoch, &batch.seals, &values)).await;
+        let known = written.as_ref().map_or_else(|error| error.as_db_error().map(|_| 0), |slots| Some(*slots));
+        self.epochs.wrote_slots(known);
         written.map(drop).map_err(|error| {
             self.slots = None;
             self.explain_own(&error)

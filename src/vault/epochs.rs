@@ -31,7 +31,8 @@ pub async fn headers(session: &Session, ids: &[Uuid]) -> Result<Vec<EpochHeader>
     rows.iter().map(|row| header(row).map_err(failed)).collect()
 }
 
-fn header(row: &Row) -> Result<EpochHeader, tokio_postgres::Error> {
+/// The header in a row of id, beginning, recipients and wraps.
+pub(super) fn header(row: &Row) -> Result<EpochHeader, tokio_postgres::Error> {
     let (recipients, wrapped): (Vec<Vec<u8>>, Vec<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
     // A fingerprint of another length is nobody's, and its wrap opens with no key.
     let wraps = recipients.into_iter().zip(wrapped);

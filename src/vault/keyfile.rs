@@ -196,6 +196,13 @@ pub fn render(kind: Kind, kid: NonZeroU8, key: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(format!("{}{id}\n{}{}\n", kind.header(), kind.comment(), *key))
 }
 
+/// The text of [`Kind::RecoveryPublic`] with these keys, one a line.
+pub fn render_recipients(keys: &[Vec<u8>]) -> String {
+    let kind = Kind::RecoveryPublic;
+    let keys: String = keys.iter().map(|key| BASE64_STANDARD.encode(key) + "\n").collect();
+    format!("{}\n{}{keys}", kind.header(), kind.comment())
+}
+
 /// The text of [`Kind::AuditPublic`], which is a verifier key and not base64.
 pub fn render_verifier(key: &VerifierKey) -> Zeroizing<String> {
     let kind = Kind::AuditPublic;

@@ -23,6 +23,7 @@ use super::{
     recovery::{RecoveryKey, RecoveryPublic},
     seal::{EpochKey, SubjectKey},
     token::TokenRoot,
+    token_files::{self, Held},
 };
 
 /// The six files of a directory.
@@ -31,7 +32,7 @@ const KINDS: [Kind; 6] =
 
 /// What a worker needs: tokens, subject tags, and sealing. Nothing here opens what was sealed before.
 pub struct KeyRing {
-    /// Of `token.key`.
+    /// Of `token.key`, or of the file of another key id.
     pub token: TokenRoot,
     /// Of `subject.key`.
     pub subject: SubjectKey,
@@ -39,42 +40,42 @@ pub struct KeyRing {
     pub epochs: Arc<dyn EpochSource>,
 }
 
-/// What a token.key holds.
-enum Root {
-    Plain(TokenRoot),
-    Wrapped(WrappedRoot),
-}
-
 impl KeyRing {
-    /// Loads `token.key`, `subject.key` and `recovery.pub`. Files that others than the owner can change, or secrets
-    /// that others than owner and group can read, are refused; so is a `token.key` that only KMS opens.
+    /// Loads the first token key that there is (`token.key` as long as it is), `subject.key` and `recovery.pub`. Files that
+    /// others than the owner can change, or secrets that others than owner and group can read, are refused; so is a token
+    /// key that only KMS opens.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
-        let token = match root(dir)? {
-            Root::Plain(token) => token,
-            Root::Wrapped(wrapped) => {
-                return Err(KeyError::Wrapped { path: dir.join(Kind::Token.file()), arn: wrapped.arn });
-            }
-        };
-        Ok(Self { token, subject: subject(dir)?, epochs: Arc::new(recipients(dir)?) })
+        let token = token_files::read(&first_token(dir)?)?;
+        Ok(Self { token, subject: subject(dir)?, epochs: Arc::new(Recipients(recipients(dir)?)) })
     }
 
-    /// Loads the same with the help of KMS where it is needed: for a `token.key` that only KMS opens, and for epochs
-    /// where `epoch_key` names the key that makes them; then `recovery.pub` may be absent. `lookup` reads the
-    /// environment, as AWS's tools do.
+    /// The same with the token key of this id, which is the one that makes tokens in a database.
+    pub fn load_kid(dir: &Path, kid: NonZeroU8) -> Result<Self, KeyError> {
+        let token = token_files::load(dir, kid)?;
+        Ok(Self { token, subject: subject(dir)?, epochs: Arc::new(Recipients(recipients(dir)?)) })
+    }
+
+    /// Loads the same with the help of KMS where it is needed: for a token key that only KMS opens, and for epochs
+    /// where `epoch_key` names the key that makes them; then `recovery.pub` may be absent. `kid`: which token key, or the
+    /// first. `lookup` reads the environment, as AWS's tools do.
     ///
     /// # Errors
     /// Those of [`KeyRing::load`], and what KMS says.
     pub fn load_with_kms(
         dir: &Path,
+        kid: Option<NonZeroU8>,
         epoch_key: Option<&str>,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> impl Future<Output = Result<Self, KeyError>> + Send + use<> {
-        let files =
-            root(dir).and_then(|root| Ok((root, subject(dir)?, optional(recipients(dir), epoch_key.is_some())?)));
+        let root = match kid {
+            Some(kid) => token_files::find(dir, kid),
+            None => first_token(dir).and_then(|path| token_files::held(&path)),
+        };
+        let files = root.and_then(|root| Ok((root, subject(dir)?, optional(recipients(dir), epoch_key.is_some())?)));
         let files = files.map(|(root, subject, recipients)| {
             let token = match root {
-                Root::Plain(token) => Ok(token),
-                Root::Wrapped(wrapped) => Err(wrapped.open(lookup)),
+                Held::Plain(token) => Ok(token),
+                Held::Wrapped(wrapped) => Err(wrapped.open(lookup)),
             };
             (token, subject, recipients)
         });
@@ -91,17 +92,6 @@ impl KeyRing {
             };
             Ok(Self { token, subject, epochs })
         }
-    }
-
-    /// Loads `subject.key` alone: whoever erases needs no other.
-    pub fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
-        Ok(SubjectKey::new(&secret(dir, Kind::Subject)?.1))
-    }
-
-    /// Loads `token.key` alone.
-    pub fn token(dir: &Path) -> Result<TokenRoot, KeyError> {
-        let (kid, root) = secret(dir, Kind::Token)?;
-        Ok(TokenRoot::new(kid, &root))
     }
 
     /// Keys of random bytes that stand in no file. Their tokens are nobody else's, and what they seal stays sealed.
@@ -178,6 +168,19 @@ fn create_around(
     Ok(Created { files: texts.map(|(kind, _)| dir.join(kind.file())), kid, fingerprint: public.fingerprint() })
 }
 
+/// Makes another recovery key and its public half, in a directory that it makes if need be. All or nothing, as [`create`].
+pub fn create_recovery(dir: &Path, passphrase: Option<&str>) -> Result<RecoveryPublic, KeyError> {
+    let recovery = random::<32>()?;
+    let public = RecoveryKey::new(&recovery).public();
+    let identity = keyfile::render(Kind::Recovery, NonZeroU8::MIN, recovery.as_slice());
+    let texts = [
+        (Kind::RecoveryPublic, keyfile::render(Kind::RecoveryPublic, NonZeroU8::MIN, &public.to_bytes())),
+        (Kind::Recovery, identity::protect(identity, passphrase, &random()?)),
+    ];
+    write_all(dir, &texts)?;
+    Ok(public)
+}
+
 /// What can be said of one key file without showing it.
 #[derive(Debug)]
 pub struct FileStatus {
@@ -187,7 +190,7 @@ pub struct FileStatus {
     pub path: PathBuf,
     /// Its permission bits; `None` if it is not there.
     pub mode: Option<u32>,
-    /// Of a readable `token.key`.
+    /// Of a readable token key.
     pub kid: Option<NonZeroU8>,
     /// The ARN of the key of KMS that opens it, if it takes one.
     pub kms: Option<String>,
@@ -200,35 +203,35 @@ pub struct FileStatus {
     pub problem: Option<KeyError>,
 }
 
-/// Looks at all six files, in the order of [`Kind`]. `recovery.key` is looked at from outside only.
-pub fn status(dir: &Path) -> [FileStatus; 6] {
-    KINDS.map(|kind| {
-        let path = dir.join(kind.file());
-        let mode = keyfile::mode(&path).ok();
-        let mut status = FileStatus {
-            kind,
-            path,
-            mode,
-            kid: None,
-            kms: None,
-            fingerprints: Vec::new(),
-            verifier: None,
-            problem: None,
-        };
-        status.problem = examine(dir, &mut status).err();
-        status
-    })
+/// Looks at all files, in the order of [`Kind`], token keys by key id. `recovery.key` is looked at from outside only.
+pub fn status(dir: &Path) -> Vec<FileStatus> {
+    let mut tokens = token_files::paths(dir);
+    if tokens.is_empty() {
+        tokens.push(dir.join(Kind::Token.file())); // the name under which it is missed
+    }
+    let tokens = tokens.into_iter().map(|path| (Kind::Token, path));
+    let others = KINDS[1..].iter().map(|kind| (*kind, dir.join(kind.file())));
+    tokens.chain(others).map(|(kind, path)| file_status(dir, kind, path)).collect()
+}
+
+fn file_status(dir: &Path, kind: Kind, path: PathBuf) -> FileStatus {
+    let mode = keyfile::mode(&path).ok();
+    let mut status =
+        FileStatus { kind, path, mode, kid: None, kms: None, fingerprints: Vec::new(), verifier: None, problem: None };
+    status.problem = examine(dir, &mut status).err();
+    status
 }
 
 fn examine(dir: &Path, status: &mut FileStatus) -> Result<(), KeyError> {
     match (status.kind, status.mode) {
-        (Kind::Token, _) => match root(dir)? {
-            Root::Plain(root) => status.kid = Some(root.kid()),
-            Root::Wrapped(wrapped) => (status.kid, status.kms) = (Some(wrapped.kid), Some(wrapped.arn)),
+        (Kind::Token, None) => return Err(missing(dir, Kind::Token)),
+        (Kind::Token, Some(_)) => match token_files::held(&status.path)? {
+            Held::Plain(root) => status.kid = Some(root.kid()),
+            Held::Wrapped(wrapped) => (status.kid, status.kms) = (Some(wrapped.kid), Some(wrapped.arn)),
         },
         (Kind::Subject, _) => drop(secret(dir, Kind::Subject)?),
         (Kind::RecoveryPublic, _) => {
-            status.fingerprints = recipients(dir)?.0.iter().map(RecoveryPublic::fingerprint).collect();
+            status.fingerprints = recipients(dir)?.iter().map(RecoveryPublic::fingerprint).collect();
         }
         (Kind::Recovery, Some(mode)) => keyfile::check_mode(Kind::Recovery, &status.path, mode)?,
         (Kind::Audit, Some(_)) => drop(audit_key(dir)?),
@@ -245,7 +248,7 @@ pub fn audit_key(dir: &Path) -> Result<Signer, KeyError> {
 
 /// Reads a verifier key: `audit.pub`, or a file like it.
 pub fn audit_public(path: &Path) -> Result<VerifierKey, KeyError> {
-    keyfile::parse_verifier(path, &*keyfile::read(Kind::AuditPublic, path)?)
+    keyfile::parse_verifier(path, &keyfile::read(Kind::AuditPublic, path)?)
 }
 
 fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), KeyError> {
@@ -253,45 +256,76 @@ fn secret(dir: &Path, kind: Kind) -> Result<(NonZeroU8, Zeroizing<[u8; 32]>), Ke
     keyfile::parse_secret(kind, &path, &text)
 }
 
-fn root(dir: &Path) -> Result<Root, KeyError> {
-    let (path, text) = read(dir, Kind::Token)?;
-    if let Some(wrapped) = WrappedRoot::parse(&path, &text)? {
-        return Ok(Root::Wrapped(wrapped));
-    }
-    let (kid, root) = keyfile::parse_secret(Kind::Token, &path, &text)?;
-    Ok(Root::Plain(TokenRoot::new(kid, &root)))
+fn first_token(dir: &Path) -> Result<PathBuf, KeyError> {
+    token_files::paths(dir).into_iter().next().ok_or_else(|| missing(dir, Kind::Token))
 }
 
-fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
+/// Loads `subject.key` alone: whoever erases needs no other.
+pub fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
     Ok(SubjectKey::new(&secret(dir, Kind::Subject)?.1))
 }
 
 /// No recipients where there is no file of them and none is needed.
-fn optional(recipients: Result<Recipients, KeyError>, is_optional: bool) -> Result<Recipients, KeyError> {
+fn optional(recipients: Result<Vec<RecoveryPublic>, KeyError>, is_optional: bool) -> Result<Recipients, KeyError> {
     match recipients {
         Err(KeyError::Missing { .. } | KeyError::Lost { .. }) if is_optional => Ok(Recipients::default()),
-        recipients => recipients,
+        recipients => recipients.map(Recipients),
     }
 }
 
-fn recipients(dir: &Path) -> Result<Recipients, KeyError> {
+/// The recovery keys to which epochs are sealed: those in `recovery.pub`.
+///
+/// # Errors
+/// If it cannot be used.
+pub fn recipients(dir: &Path) -> Result<Vec<RecoveryPublic>, KeyError> {
     let (path, text) = read(dir, Kind::RecoveryPublic)?;
-    let malformed = || KeyError::Malformed { path: path.clone(), problem: "a key in it is no X-Wing public key" };
-    let keys = keyfile::parse_recipients(&path, &text)?;
-    let keys = keys.iter().map(|key| RecoveryPublic::from_bytes(key).ok_or_else(malformed));
-    keys.collect::<Result<_, _>>().map(Recipients)
+    parse_recipients(&path, &text)
 }
 
-/// A key file's path and text. One that is missing among others is lost: a database written with the rest refuses new keys.
+/// The keys in another such file.
+///
+/// # Errors
+/// As [`recipients`].
+pub fn recipients_of(path: &Path) -> Result<Vec<RecoveryPublic>, KeyError> {
+    parse_recipients(path, &keyfile::read(Kind::RecoveryPublic, path)?)
+}
+
+fn parse_recipients(path: &Path, text: &[u8]) -> Result<Vec<RecoveryPublic>, KeyError> {
+    let malformed = || KeyError::Malformed { path: path.to_owned(), problem: "a key in it is no X-Wing public key" };
+    let keys = keyfile::parse_recipients(path, text)?;
+    keys.iter().map(|key| RecoveryPublic::from_bytes(key).ok_or_else(malformed)).collect()
+}
+
+/// A key file's path and text.
 fn read(dir: &Path, kind: Kind) -> Result<(PathBuf, Zeroizing<Vec<u8>>), KeyError> {
     let path = dir.join(kind.file());
     match keyfile::read(kind, &path) {
         Ok(text) => Ok((path, text)),
-        Err(KeyError::Missing { path }) if KINDS.iter().any(|kind| dir.join(kind.file()).exists()) => {
-            Err(KeyError::Lost { path })
-        }
+        Err(KeyError::Missing { .. }) => Err(missing(dir, kind)),
         Err(error) => Err(error),
     }
+}
+
+/// One that is missing among others is lost: a database written with the rest refuses new keys.
+fn missing(dir: &Path, kind: Kind) -> KeyError {
+    let path = dir.join(kind.file());
+    let others = KINDS.iter().any(|kind| dir.join(kind.file()).exists()) || !token_files::paths(dir).is_empty();
+    if others { KeyError::Lost { path } } else { KeyError::Missing { path } }
+}
+
+/// Puts these keys into `recovery.pub` in the place of those that are there. A reader finds the old file or the new one.
+///
+/// # Errors
+/// If it cannot be written; then it is as it was.
+pub fn set_recipients(dir: &Path, keys: &[RecoveryPublic]) -> Result<(), KeyError> {
+    let path = dir.join(Kind::RecoveryPublic.file());
+    let unwritable = |source| KeyError::Unwritable { path: path.clone(), source };
+    let keys: Vec<Vec<u8>> = keys.iter().map(RecoveryPublic::to_bytes).collect();
+    let beside = dir.join(".recovery.pub.new");
+    drop(fs::remove_file(&beside)); // of an attempt that was cut off
+    keyfile::write_new(Kind::RecoveryPublic, &beside, &keyfile::render_recipients(&keys))?;
+    fs::rename(&beside, &path).map_err(unwritable)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(unwritable)
 }
 
 /// Writes the files and syncs their directory, or leaves everything as it was.
@@ -404,7 +438,8 @@ mod tests {
         let created = create(dir.path(), None).unwrap();
         fs::set_permissions(&created.files[3], fs::Permissions::from_mode(0o604)).unwrap();
         fs::remove_file(&created.files[1]).unwrap();
-        let [token, subject, public, recovery, audit, verifier] = status(dir.path());
+        let [token, subject, public, recovery, audit, verifier] =
+            <[FileStatus; 6]>::try_from(status(dir.path())).unwrap();
         assert_eq!((token.mode, token.kid, token.problem.is_some()), (Some(0o400), NonZeroU8::new(1), false));
         assert!(matches!((subject.mode, subject.problem), (None, Some(KeyError::Lost { .. }))));
         assert_eq!(public.fingerprints, [created.fingerprint]);

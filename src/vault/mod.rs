@@ -5,6 +5,7 @@
 //! protects them as [`age`] does it. [`kms`] stands in for some of them, beside key files behind [`backend`]. [`dead`] is
 //! the way to a sealed body in the database, on the record; [`purge`] its end. [`reveal`] is the way from a token to its
 //! value, as [`entry`] opens it with the roots of [`token_keys`]. [`audit`] is the record, as a proof.
+//! [`rotate`] puts other keys in the place of these.
 
 pub mod token;
 
@@ -28,8 +29,11 @@ pub mod purge;
 pub mod refusal;
 pub mod retention;
 pub mod reveal;
+pub mod rotate;
 pub mod token_files;
 pub mod token_keys;
 
+#[cfg(test)]
+mod published;
 #[cfg(test)]
 mod vectors;

@@ -76,7 +76,7 @@ impl<'a> Purge<'a> {
     pub async fn next(&mut self, session: &Session, claimed: &str, asked: &str) -> Result<u64, DbError> {
         let failed = |error| DbError::new("deleting dead letters", &error);
         let gone = session.within(async {
-            let gone = self.delete(session, claimed, asked).await?;
+            let gone = self.take_away(session, claimed, asked).await?;
             // Last, for until the end of the transaction nobody else gets an entry into the audit log.
             record(session, claimed, asked, &gone).await?;
             Ok(gone)
@@ -87,7 +87,7 @@ impl<'a> Purge<'a> {
     }
 
     /// Answers key and epoch of each letter that is gone.
-    async fn delete(&self, session: &Session, claimed: &str, asked: &str) -> Result<Vec<Row>, Error> {
+    async fn take_away(&self, session: &Session, claimed: &str, asked: &str) -> Result<Vec<Row>, Error> {
         // A ledger row that a replay has changed since it began is read again
         // by PostgreSQL before it is changed. What somebody else has under a lock is left to them.
         let purge = format!(

@@ -89,7 +89,7 @@ impl RecoveryKey {
 }
 
 /// Hands out the random bytes that it was given. It panics when asked for more: X-Wing takes exactly 64.
-struct Given<'a>(&'a [u8]);
+pub(super) struct Given<'a>(pub(super) &'a [u8]);
 
 impl TryRng for Given<'_> {
     type Error = Infallible;

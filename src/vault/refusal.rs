@@ -36,6 +36,14 @@ pub enum Remedy {
     Replay,
     /// MQ010: make tokens with the key that is active.
     ActiveKey,
+    /// MQ011: let every epoch have another recipient first.
+    Rewrap,
+    /// MQ012: take the retired recipient out of recovery.pub.
+    RetiredRecipient,
+    /// MQ013: look where the rotation stands.
+    AnotherStep,
+    /// MQ014: take the recipient out of recovery.pub on every worker first.
+    WorkersFirst,
     /// Another code: the schema is a newer masq's.
     NewerMasq,
 }
@@ -60,6 +68,10 @@ impl Remedy {
             "006" => Self::AskAnew,
             "007" => Self::Replay,
             "010" => Self::ActiveKey,
+            "011" => Self::Rewrap,
+            "012" => Self::RetiredRecipient,
+            "013" => Self::AnotherStep,
+            "014" => Self::WorkersFirst,
             _ => Self::NewerMasq,
         })
     }
@@ -82,6 +94,14 @@ impl Remedy {
                  `[vault] erasures`"
             }
             Self::ActiveKey => "put the file of the active key in the place of token.key: `masq keys status`",
+            Self::Rewrap => {
+                "seal those epochs to another recipient first: masq keys rotate --recovery --identity recovery.key"
+            }
+            Self::RetiredRecipient => "take the retired key out of recovery.pub and start the worker again",
+            Self::AnotherStep => "somebody else may be at it: masq keys rotate --token says where things stand",
+            Self::WorkersFirst => {
+                "take its line out of recovery.pub on every worker, start them again, and wait two minutes"
+            }
             Self::NewerMasq => "use the masq that made this schema, or a newer one",
         }
     }

@@ -6,20 +6,18 @@
 use std::num::NonZeroU8;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
-use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, de::DeserializeOwned};
-use sha2::Sha256;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
     recovery::RecoveryKey,
-    seal::{EpochKey, EpochSecret, SealedBody, SubjectKey, Wrap, header_digest, open},
-    token::{TokenRoot, canonical_ip, hkdf, prefix, sha256},
+    seal::{EpochKey, EpochSecret, OpenEpoch, Original, SealedBody, SubjectKey, Wrap, header_digest, open},
+    token::{Kind, TokenRoot, canonical_ip, prefix, sha256},
 };
 use crate::queue::Key;
 
-fn unhex(text: &str) -> Vec<u8> {
+pub(super) fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
 
@@ -27,7 +25,7 @@ fn fixed<const N: usize>(text: &str) -> [u8; N] {
     unhex(text).try_into().unwrap()
 }
 
-fn load<T: DeserializeOwned>(text: &str) -> T {
+pub(super) fn load<T: DeserializeOwned>(text: &str) -> T {
     serde_json::from_str(text).unwrap()
 }
 
@@ -151,27 +149,61 @@ fn sealed_bodies() {
     }
 }
 
-#[test]
-fn hmac_of_rfc_4231() {
-    let mac = |key: &[u8], text: &str| -> [u8; 32] {
-        Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(text).finalize().into_bytes().into()
-    };
-    let first = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7";
-    assert_eq!(mac(&[0x0b; 20], "Hi There"), fixed(first));
-    let second = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-    assert_eq!(mac(b"Jefe", "what do ya want for nothing?"), fixed(second));
-    let sixth = "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54";
-    assert_eq!(mac(&[0xaa; 131], "Test Using Larger Than Block-Size Key - Hash Key First"), fixed(sixth));
+#[derive(Deserialize)]
+struct Vault {
+    recovery_key: String,
+    subject_key: String,
+    token_root: String,
+    kid: NonZeroU8,
+    id: String,
+    epoch_key: String,
+    salts: String,
+    wrap_random: String,
+    started_at: i64,
+    wrapped: String,
+    entries: Vec<VaultEntry>,
+}
+
+#[derive(Deserialize)]
+struct VaultEntry {
+    subject: String,
+    subject_tag: String,
+    salt: String,
+    field: String,
+    r#type: String,
+    value: String,
+    token: String,
+    sealed: String,
 }
 
 #[test]
-fn hkdf_of_rfc_5869() {
-    // The RFC's answers have 42 bytes; the first 32 do not depend on how many are asked for.
-    let first = "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf";
-    let (salt, info) = (unhex("000102030405060708090a0b0c"), unhex("f0f1f2f3f4f5f6f7f8f9"));
-    assert_eq!(*hkdf(&[0x0b; 22], &salt, &info), fixed(first));
-    let third = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
-    assert_eq!(*hkdf(&[0x0b; 22], &[], &[]), fixed(third));
+fn sealed_values() {
+    let case: Vault = load(include_str!("../../tests/data/vectors/entry.json"));
+    let recovery = RecoveryKey::new(&fixed(&case.recovery_key));
+    let (key, salts) = (Zeroizing::new(fixed(&case.epoch_key)), Zeroizing::new(fixed(&case.salts)));
+    let secret = EpochSecret { id: case.id.parse().unwrap(), key, salts };
+    let digest = header_digest(secret.id, case.started_at);
+    let wrap = Wrap::new(&recovery.public(), &secret.key, &digest, &fixed(&case.wrap_random));
+    let mut epoch = EpochKey::new(&secret, case.started_at, vec![wrap]);
+    assert_eq!(epoch.header().wraps[0].wrapped, unhex(&case.wrapped));
+    let opened_epoch = OpenEpoch::new(&recovery, epoch.header()).unwrap();
+    let root = TokenRoot::new(case.kid, &fixed(&case.token_root));
+    assert!(case.entries.len() >= 10);
+    for entry in case.entries {
+        let subject = SubjectKey::new(&fixed(&case.subject_key)).tag(&entry.subject);
+        assert_eq!(subject.0, fixed(&entry.subject_tag), "{:?}", entry.subject);
+        let kind = if entry.r#type == "ip" { Kind::Ip } else { Kind::Text };
+        let token = root.domain(&entry.field).unwrap().token(kind, &entry.value).unwrap();
+        assert_eq!(token.to_string(), entry.token, "{:?}", entry.value);
+        let slot = epoch.slot(subject);
+        assert_eq!(slot.salt, fixed(&entry.salt));
+        let mut sealed = Vec::new();
+        epoch.seal_value(&slot, &entry.field, &token, Original { kind, raw: &entry.value }, &mut sealed);
+        assert_eq!(sealed, unhex(&entry.sealed), "{:?}", entry.value);
+        let slot = opened_epoch.slot(subject, &fixed(&entry.salt));
+        let opened = opened_epoch.open_value(&slot, &entry.field, &token, &sealed).unwrap();
+        assert_eq!((opened.kind, opened.raw.as_str()), (kind, entry.value.as_str()));
+    }
 }
 
 #[test]

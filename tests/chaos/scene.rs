@@ -136,7 +136,7 @@ fn run_arguments(directory: &Path, queue_url: &str, database_url: &str) -> Vec<S
 
 async fn migrate(program: &Path, directory: &Path, database_url: &str) {
     let mut command = Command::new(program);
-    command.args(["migrate", "--database-url", database_url]).current_dir(directory).env_clear();
+    command.args(["migrate", "--roles", "--database-url", database_url]).current_dir(directory).env_clear();
     let output = command.output().await.expect("masq migrate runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -3,13 +3,13 @@
 
 use std::{path::PathBuf, process::Output};
 
-use masq::vault::audit::{export, leaf::Entry};
+use masq::vault::audit::{checkpoint_after, export, leaf::Entry};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     scene::Scene,
-    support::{Database, Keys, login, masq},
+    support::{Database, Keys, config, config_of, login, masq},
 };
 
 /// A database with a log, the keys it was written with, and a directory with what was taken out of it.
@@ -287,7 +287,10 @@ async fn rows_of_the_vault_that_vanish_are_found() {
         )
         .await;
     assert_eq!(log.findings(&[]), broken("extra_rows", seq));
-    log.database.execute("DELETE FROM masq.entries WHERE token = '\\x00'; DELETE FROM masq.epochs").await;
+    log.database.execute("DELETE FROM masq.entries WHERE token = '\\x00'").await;
+    log.database
+        .execute("ALTER TABLE masq.dead_letters DROP CONSTRAINT dead_letters_epoch_fkey; DELETE FROM masq.epochs")
+        .await;
     assert_eq!(log.findings(&[]), broken("lost_epoch", seq));
 }
 
@@ -346,4 +349,38 @@ async fn the_list_is_a_line_an_entry_and_can_be_narrowed() {
     assert_eq!(lines(&["--since", "1h"]), all);
     assert_eq!(lines(&["--login", "nobody"]).len(), 0);
     assert_eq!(lines(&["--since", "2999-01-01"]).len(), 0);
+}
+
+#[tokio::test]
+async fn slots_are_counted_in_their_own_database() {
+    let slots = Database::create().await;
+    let file = format!("[vault]\nslots_url = \"{}\"\n", slots.url);
+    let scene = Scene::on(Database::create().await, config_of(&file));
+    scene.send_many(2);
+    scene.settle().await;
+    let log = Log { database: scene.database, keys: scene.keys, here: TempDir::new().unwrap() };
+    std::fs::write(log.path("masq.toml"), file).unwrap();
+    assert_eq!(log.findings(&[]), []);
+    slots.execute("DELETE FROM masq_slots.slots").await;
+    assert_eq!(log.findings(&[]), broken("missing_rows", 1));
+}
+
+#[tokio::test]
+async fn a_checkpoint_follows_work_where_file_and_key_are_at_hand() {
+    let log = Log::create().await;
+    let session = log.database.session().await;
+    let mut config = config();
+    config.keys.dir = Some(log.keys.path());
+    checkpoint_after(&session, &config).await;
+    assert_eq!(std::fs::read_dir(log.here.path()).unwrap().count(), 0, "no file is named");
+    config.audit.checkpoints = Some(log.path("checkpoints"));
+    for _ in 0..2 {
+        checkpoint_after(&session, &config).await;
+    }
+    let (_, out, _) = log.audit(&["verify", "--checkpoint", "checkpoints"]);
+    assert!(out.contains("the latest of 2 checkpoints"), "{out}");
+    std::fs::remove_file(log.keys.path().join("audit.key")).unwrap();
+    checkpoint_after(&session, &config).await;
+    let (_, out, _) = log.audit(&["verify", "--checkpoint", "checkpoints"]);
+    assert!(out.contains("the latest of 2 checkpoints"), "{out}");
 }

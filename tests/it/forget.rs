@@ -27,16 +27,17 @@ use crate::{
     support::{Database, Keys, config_of, connector, login, masq, until},
 };
 
-const WHY: [&str; 6] = ["--purpose", "ERASURE", "--ticket", "T-17", "--reason", "asked by letter of 3 May"];
-const IP: &str = "199.172.111.135";
+pub(crate) const WHY: [&str; 6] = ["--purpose", "ERASURE", "--ticket", "T-17", "--reason", "asked by letter of 3 May"];
+pub(crate) const IP: &str = "199.172.111.135";
 
 /// Runs `masq forget` with this on stdin. Answers exit code, stdout and stderr.
-fn forget(scene: &Scene, url: &str, args: &[&str], stdin: &str) -> (i32, String, String) {
+pub(crate) fn forget(scene: &Scene, url: &str, args: &[&str], stdin: &str) -> (i32, String, String) {
     let here = scene.keys.directory.path();
-    let slots = scene.config.vault.slots_url.as_ref().map(|url| format!("slots_url = \"{url}\"\n")).unwrap_or_default();
+    let slots = scene.config.vault.slots_url.as_ref().map(|url| format!("slots_url = \"{}\"\n", as_eraser(url)));
+    let slots = slots.unwrap_or_default();
     std::fs::write(here.join("masq.toml"), format!("[vault]\nerasures = \"erasures.jsonl\"\n{slots}")).unwrap();
     let mut command = masq(here, &[&["forget"], args].concat());
-    command.env("DATABASE_URL", url).env("MASQ_KEYS", scene.keys.path()).stdin(Stdio::piped());
+    command.env("DATABASE_URL", as_eraser(url)).env("MASQ_KEYS", scene.keys.path()).stdin(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -44,34 +45,34 @@ fn forget(scene: &Scene, url: &str, args: &[&str], stdin: &str) -> (i32, String,
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
+/// Who erases is a member of masq_eraser and of nothing else.
+fn as_eraser(url: &str) -> String {
+    url.replace("postgres@", "eraser@")
+}
+
 /// Forgets this person, and answers the receipt.
-fn forgotten(scene: &Scene, user: &str, more: &[&str]) -> Value {
+pub(crate) fn forgotten(scene: &Scene, user: &str, more: &[&str]) -> Value {
     receipt(forget(scene, &scene.database.url, &[&WHY, more, &["--json", "-"]].concat(), &format!("{user}\n")))
 }
 
-fn receipt((code, out, err): (i32, String, String)) -> Value {
+pub(crate) fn receipt((code, out, err): (i32, String, String)) -> Value {
     assert_eq!(code, 0, "{err}");
     serde_json::from_str(&out).unwrap()
 }
 
-fn replay(scene: &Scene, url: &str) -> (i32, String, String) {
-    let why = ["--purpose", "OPERATIONS", "--ticket", "T-18", "--reason", "restored from the backup of 2 May"];
-    forget(scene, url, &[&["--replay", "erasures.jsonl", "--json"], &why[..]].concat(), "")
-}
-
-fn journal(scene: &Scene) -> String {
+pub(crate) fn journal(scene: &Scene) -> String {
     std::fs::read_to_string(scene.keys.directory.path().join("erasures.jsonl")).unwrap()
 }
 
 /// What pg_dump writes of a database.
-fn backup(database: &Database) -> Vec<u8> {
+pub(crate) fn backup(database: &Database) -> Vec<u8> {
     let output = Command::new(program("pg_dump")).arg(&database.url).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
 /// A new database out of a backup.
-async fn restored(backup: &[u8]) -> Database {
+pub(crate) async fn restored(backup: &[u8]) -> Database {
     let database = Database::create().await;
     let mut psql = Command::new(program("psql"));
     psql.args(["-q", "-X", &database.url]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -115,7 +116,7 @@ async fn opened(keys: &Keys, vault: &Database, slots: &Database) -> Vec<(Subject
 }
 
 /// How many values can be opened, by person.
-async fn readable(scene: &Scene, vault: &Database, slots: &Database) -> BTreeMap<String, usize> {
+pub(crate) async fn readable(scene: &Scene, vault: &Database, slots: &Database) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for (subject, _) in opened(&scene.keys, vault, slots).await {
         let tag = |user: &&str| scene.shared.keys.subject.tag(user) == subject;
@@ -125,12 +126,12 @@ async fn readable(scene: &Scene, vault: &Database, slots: &Database) -> BTreeMap
     counts
 }
 
-fn count(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
+pub(crate) fn count(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
     of.iter().map(|(user, count)| ((*user).to_owned(), *count)).collect()
 }
 
 /// Asks for the values of all tokens in the table as a revealer does, and answers how many entries are given.
-async fn fetched(database: &Database) -> Result<usize, String> {
+pub(crate) async fn fetched(database: &Database) -> Result<usize, String> {
     const ASK: &str = "SELECT (masq.request_reveal('TEST', 'T-1', 'to see what is there', 'me', \
         (SELECT array_agg(DISTINCT token) FROM masq.entries))).request";
     let session = database.session().await;
@@ -146,7 +147,7 @@ fn reconcile(scene: &Scene) -> (i32, String) {
 }
 
 /// Two logins of u, one of v from the same address and device, and a bad one of each.
-async fn loaded(scene: &Scene) {
+pub(crate) async fn loaded(scene: &Scene) {
     for user in ["u", "u", "v"] {
         scene.queue.inner.send(login(user, IP).into_bytes());
     }
@@ -263,7 +264,7 @@ async fn what_is_not_asked_for_rightly_changes_nothing() {
     assert!(code == 78 && err.contains("no schema masq"), "{err}");
     let here = other.directory.path();
     let mut unnamed = masq(here, &[&["forget", "u"], &WHY[..]].concat());
-    let output = unnamed.env("DATABASE_URL", url).env("MASQ_KEYS", scene.keys.path()).output().unwrap();
+    let output = unnamed.env("DATABASE_URL", as_eraser(url)).env("MASQ_KEYS", scene.keys.path()).output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(78) && err.contains("--erasures"), "{err}");
     assert_eq!(scene.database.query("SELECT count(*) FROM masq.erasures").await, ["0"]);
@@ -285,14 +286,12 @@ async fn rows_can_be_deleted_and_still_add_up() {
 
 #[tokio::test]
 async fn markers_fit_columns_of_other_types() {
-    let database = Database::create().await;
-    database
-        .execute(
-            "CREATE TABLE user_logins (user_id char(4) NOT NULL, device_type text, masked_ip bytea, \
-             masked_device_id char(64), locale text, app_version text, create_date date)",
-        )
-        .await;
-    let scene = Scene::on(database, config_of(""));
+    let columns = "[columns]\nuser_id = { from = \"user_id\", type = \"char(4)\", required = true, subject = true }\n\
+                   masked_ip = { from = \"ip\", type = \"bytea\", as = \"ip\", mask = \"hmac\", vault = true }\n\
+                   masked_device_id = { from = \"device_id\", type = \"char(64)\", mask = \"hmac\" }\n";
+    let scene = Scene::with(config_of(columns)).await;
+    scene.prepare().await;
+    scene.database.execute("ALTER TABLE user_logins ALTER user_id SET NOT NULL").await;
     loaded(&scene).await;
     forgotten(&scene, "u", &[]);
     let rows = "SELECT user_id, left(encode(masked_ip, 'hex'), 2), octet_length(masked_ip), left(masked_device_id, 2) \
@@ -354,7 +353,7 @@ async fn a_live_epoch_brings_nobody_back_and_a_new_one_may() {
     running.stop().await;
     assert_eq!(readable(&scene, &scene.database, &scene.database).await, count(&[("u", 1), ("v", 2)]), "it is back");
     assert_eq!(fetched(&scene.database).await, Ok(2), "and nobody gets it");
-    let session = scene.database.session().await;
+    let session = connector(&scene.database.login("worker")).connect().await.unwrap();
     assert_eq!(sweep(&session, None, RECENT).await.unwrap(), 2, "an entry and a slot");
     assert_eq!(sweep(&session, None, RECENT).await.unwrap(), 0);
     assert_eq!(readable(&scene, &scene.database, &scene.database).await, count(&[("v", 2)]));
@@ -369,111 +368,6 @@ async fn a_live_epoch_brings_nobody_back_and_a_new_one_may() {
 }
 
 #[tokio::test]
-async fn a_restored_database_is_shut_until_erasures_are_replayed() {
-    let scene = Scene::new().await;
-    scene.queue.inner.send(login("w", IP).into_bytes());
-    loaded(&scene).await;
-    forgotten(&scene, "w", &[]);
-    let old = backup(&scene.database);
-    forgotten(&scene, "u", &["--delete-rows"]);
-    let database = restored(&old).await;
-    assert_eq!(readable(&scene, &database, &database).await, count(&[("u", 2), ("v", 2)]), "u is back");
-    assert_eq!(fetched(&database).await, Err("MQ007".to_owned()));
-    let (code, _, err) = forget(&scene, &database.url, &[&WHY[..], &["-"]].concat(), "v");
-    assert!(code == 78 && err.contains("--replay"), "{err}");
-
-    let replayed = receipt(replay(&scene, &database.url));
-    assert_eq!(
-        (&replayed["erased_again"], &replayed["rows"], &replayed["was_shut"]),
-        (&json!(1), &json!(2), &json!(true))
-    );
-    assert_eq!(readable(&scene, &database, &database).await, count(&[("v", 2)]));
-    assert_eq!(fetched(&database).await, Ok(2));
-    assert_eq!(
-        database.query("SELECT coalesce(user_id, '-') FROM user_logins ORDER BY 1").await,
-        ["-", "v"],
-        "w, and v"
-    );
-    let replayed = receipt(replay(&scene, &database.url));
-    assert_eq!((&replayed["erased_again"], &replayed["was_shut"]), (&json!(0), &json!(false)));
-    let next = receipt(forget(&scene, &database.url, &[&WHY[..], &["--json", "-"]].concat(), "v"));
-    assert_eq!(next["number"], json!(3), "numbers go on");
-}
-
-#[tokio::test]
-async fn a_file_of_another_database_or_with_a_gap_is_refused() {
-    let scene = Scene::new().await;
-    loaded(&scene).await;
-    let old = restored(&backup(&scene.database)).await;
-    forgotten(&scene, "u", &[]);
-    forgotten(&scene, "v", &[]);
-    let file = scene.keys.directory.path().join("erasures.jsonl");
-    let whole = journal(&scene);
-    std::fs::write(&file, whole.lines().skip(2).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    let (code, _, err) = replay(&scene, &old.url);
-    assert!(code == 78 && err.contains("lacks erasure 1"), "{err}");
-    let foreign: String = whole
-        .lines()
-        .map(|line| {
-            let mut line: Value = serde_json::from_str(line).unwrap();
-            line["erasure"] = json!(
-                Uuid::from_u128(line["subject"].as_str().map_or(0, |tag| u128::from_str_radix(tag, 16).unwrap()))
-                    .to_string()
-            );
-            format!("{line}\n")
-        })
-        .collect();
-    std::fs::write(&file, foreign).unwrap();
-    let (code, _, err) = replay(&scene, &scene.database.url);
-    assert!(code == 78 && err.contains("another database's"), "{err}");
-    std::fs::remove_file(&file).unwrap();
-    assert_eq!(forgotten(&scene, "u", &[])["number"], json!(3));
-    assert_eq!(journal(&scene).matches("\"done\"").count(), 3, "a new file gets what the database knows");
-}
-
-#[tokio::test]
-async fn slots_elsewhere_go_first_and_the_same_command_finishes() {
-    let slots = Database::create().await;
-    let config = config_of(&format!("[vault]\nslots_url = \"{}\"\n", slots.url));
-    let scene = Scene::on(Database::create().await, config);
-    loaded(&scene).await;
-    let old_slots = backup(&slots);
-    let before = restored(&backup(&scene.database)).await;
-    scene
-        .database
-        .execute(
-            "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'; \
-             CREATE TRIGGER no BEFORE UPDATE ON user_logins FOR EACH ROW EXECUTE PROCEDURE no()",
-        )
-        .await;
-    let (code, _, err) = forget(&scene, &scene.database.url, &[&WHY[..], &["-"]].concat(), "u");
-    assert!(code != 0, "{err}");
-    assert_eq!(readable(&scene, &before, &slots).await, count(&[("v", 2)]), "the slots are gone");
-    assert_eq!(scene.database.query("SELECT count(*) FROM user_logins WHERE user_id = 'u'").await, ["2"]);
-    assert!(!journal(&scene).contains("withdrawn"), "something was done");
-    scene.database.execute("DROP TRIGGER no ON user_logins").await;
-
-    let receipt = forgotten(&scene, "u", &[]);
-    assert!(receipt["slots"].as_u64().unwrap() >= 1, "what the first attempt deleted is accounted for: {receipt}");
-    assert_eq!(receipt["backups_of"], json!("the database with the slots"));
-    assert_eq!(journal(&scene).lines().count(), 2, "one erasure");
-    assert_eq!(readable(&scene, &scene.database, &slots).await, count(&[("v", 2)]));
-
-    // Slots restored by themselves.
-    let back = restored(&old_slots).await;
-    assert_eq!(readable(&scene, &before, &back).await, count(&[("u", 2), ("v", 2)]), "u is back");
-    let fetch = "SELECT count(*) FROM masq_slots.fetch_slots('{}', '{}')";
-    let refused = back.session().await.batch_execute(fetch).await.unwrap_err();
-    assert_eq!(refused.code().unwrap().code(), "MQ007");
-    let mut config = scene.config.clone();
-    config.vault.slots_url = Some(back.url.clone());
-    let scene = Scene { config, ..scene };
-    assert_eq!(self::receipt(replay(&scene, &scene.database.url))["was_shut"], json!(true));
-    back.session().await.batch_execute(fetch).await.unwrap();
-    assert_eq!(readable(&scene, &before, &back).await, count(&[("v", 2)]));
-}
-
-#[tokio::test]
 async fn a_worker_that_may_not_describe_the_table_does_not_start_with_another_description() {
     let scene = Scene::new().await;
     scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
@@ -485,14 +379,12 @@ async fn a_worker_that_may_not_describe_the_table_does_not_start_with_another_de
         ]
     );
     scene.database.execute("UPDATE masq.targets SET masked = '[]'").await;
-    let role = format!("worker_{}", Uuid::new_v4().simple());
-    scene.database.execute(&format!("CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA masq TO {role}")).await;
-    let worker = connector(&scene.database.url.replace("postgres@", &format!("{role}@"))).connect().await.unwrap();
+    let worker = connector(&scene.database.login("worker")).connect().await.unwrap();
     let table = catalog::table(&worker, &scene.config.table).await.unwrap().unwrap();
     let findings = targets::describe(&worker, &table, &scene.config.columns).await.unwrap();
     assert!(findings.len() == 1 && findings[0].severity == Severity::Denied, "{findings:?}");
     assert!(findings[0].what.contains("masq forget") && findings[0].remedy.contains("masq migrate"), "{findings:?}");
-    scene.start().await.map(drop).unwrap_or_else(|error| panic!("{error}"));
+    scene.database.prepare(&scene.config).await;
     assert!(scene.database.query(said).await[0].contains("masked_ip"), "whoever may mends it");
     assert!(targets::describe(&worker, &table, &scene.config.columns).await.unwrap().is_empty());
 }

@@ -30,6 +30,8 @@ async fn age(rows: &Database, slots: &Database, days: u32) {
                   AND to_regclass('{schema}.{table}_' || to_char(old, 'YYYYMM')) IS NULL THEN
                  EXECUTE format('CREATE TABLE {schema}.%I PARTITION OF {schema}.{table} FOR VALUES FROM (%L) TO (%L)',
                                 '{table}_' || to_char(old, 'YYYYMM'), old, (old + interval '1 month')::date);
+                 EXECUTE format('ALTER TABLE {schema}.%I OWNER TO %I', '{table}_' || to_char(old, 'YYYYMM'), (
+                   SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = '{schema}.{table}'::regclass));
                END IF;
                UPDATE {schema}.{table} SET month = old;
              END $$"

@@ -24,7 +24,7 @@ use masq::{
     metrics::Metrics,
     pipeline::Status,
     setup,
-    start::Shared,
+    start::{self, Shared},
     vault::keyring::{self, KeyRing},
 };
 use tempfile::TempDir;
@@ -137,7 +137,8 @@ impl Database {
     /// Does what `masq migrate --roles` does as the owner; afterwards the [`LOGINS`] are there.
     pub async fn prepare(&self, config: &Config) {
         let mut session = self.session().await;
-        assert_eq!(setup::database(&mut session, config, true).await.unwrap_or_else(|error| panic!("{error}")), []);
+        let mut findings = setup::database(&mut session, config, true).await.unwrap_or_else(|error| panic!("{error}"));
+        start::refuse_problems(&mut findings).unwrap_or_else(|error| panic!("{error}"));
         logins(&session).await;
         session.close().await;
     }
@@ -201,7 +202,7 @@ impl Database {
 }
 
 /// The address of another database of the same server.
-fn in_database(url: &str, name: &str) -> String {
+pub fn in_database(url: &str, name: &str) -> String {
     format!("{}/{name}", url.strip_suffix("/postgres").unwrap())
 }
 

@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// A value that was opened: whose, in which field, behind which token.
-type Opened = BTreeMap<([u8; 16], String, String), String>;
+pub(crate) type Opened = BTreeMap<([u8; 16], String, String), String>;
 
 /// Opens every entry with the recovery key, recomputes its token, and answers what is in the vault.
-async fn open_all(scene: &Scene, slots: &Database) -> Opened {
+pub(crate) async fn open_all(scene: &Scene, slots: &Database) -> Opened {
     let key = identity::load(&scene.keys.path().join("recovery.key"), None).unwrap_or_else(|error| panic!("{error}"));
     let session = scene.database.session().await;
     let salts =
@@ -57,7 +57,7 @@ fn tag(scene: &Scene, user: &str) -> [u8; 16] {
 }
 
 /// Every token of the table is in the vault for the person of its row.
-async fn assert_recoverable(scene: &Scene, vault: &Opened) {
+pub(crate) async fn assert_recoverable(scene: &Scene, vault: &Opened) {
     for row in scene.database.query("SELECT user_id, masked_ip, masked_device_id FROM user_logins").await {
         let values: Vec<&str> = row.split('\t').collect();
         for (field, token) in [("ip", values[1]), ("device_id", values[2])] {

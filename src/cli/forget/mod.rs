@@ -32,7 +32,7 @@ use crate::{
             EraseError, Eraser, Person, Replayed, Why,
             journal::{Journal, JournalError},
         },
-        keyring::KeyRing,
+        keyring,
         refusal::Remedy,
         seal::SubjectKey,
     },
@@ -97,7 +97,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 async fn forget(args: Args, context: &Context) -> Result<Exit, Failure> {
     let sources = Sources { database: args.database.clone(), keys: args.keys.clone(), ..Sources::default() };
     let config = sources.config(context)?;
-    let key = KeyRing::subject(keys(&config)?)?;
+    let key = keyring::subject(keys(&config)?)?;
     let me = account::me(&lookup);
     let claimed = me.as_deref().unwrap_or("unknown");
     let why = Why { purpose: &args.purpose, ticket: &args.ticket, reason: &args.reason, claimed };
@@ -191,8 +191,8 @@ async fn person(args: &Args, config: &Config, key: &SubjectKey) -> Result<Person
     let subject = config.columns.iter().find(|column| column.subject);
     let tokens = match subject.and_then(|column| column.mask.as_ref()) {
         Some(Mask::Hmac { domain }) => {
-            let root = KeyRing::token(keys(config)?)?;
-            let domain = root.domain(domain).map_err(|error| Failure::of(Exit::Config, &error))?;
+            let ring = connect::keys(config).await?;
+            let domain = ring.token.domain(domain).map_err(|error| Failure::of(Exit::Config, &error))?;
             domain.text(&id).map(|token| vec![token.to_string()]).map_err(|error| Failure::of(Exit::Usage, &error))?
         }
         _ => Vec::new(),

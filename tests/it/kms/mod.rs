@@ -66,7 +66,9 @@ impl KmsAlone {
     async fn load(&self) -> KeyRing {
         let dir = self.here.path().join("keys");
         let environment = self.stand_in.environment(WORKER);
-        KeyRing::load_with_kms(&dir, Some(VAULT_ALIAS), &environment).await.unwrap_or_else(|error| panic!("{error}"))
+        KeyRing::load_with_kms(&dir, None, Some(VAULT_ALIAS), &environment)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// A database with a row and a dead letter, written by workers with these keys.

@@ -1,0 +1,190 @@
+//! `masq keys rotate --recovery`: another recovery key for what is sealed from now on, for what was sealed before, and no
+//! longer the old one.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{Args, Scene, session};
+use crate::{
+    cli::{
+        context::Context,
+        exit::Exit,
+        progress::Progress,
+        report::{Failure, Hex},
+        signals,
+    },
+    config::Config,
+    db::Session,
+    vault::{
+        keyring::{self, Kind},
+        recovery::RecoveryPublic,
+        rotate::{
+            Rotation,
+            recovery::{self, Recipient, Rewrap, Tally},
+        },
+    },
+};
+
+pub(super) async fn run(args: &Args, config: &Config, scene: &Scene<'_>) -> Result<Exit, Failure> {
+    // Before anything is asked of the database: it is not kept waiting while somebody types.
+    if let Some(path) = &args.identity {
+        let key = args.passphrase.unlock(path).await?;
+        return rewrap(&session(config).await?, &key, scene).await;
+    }
+    if let Some(fingerprint) = &args.retire {
+        return retire(&session(config).await?, fingerprint, scene).await;
+    }
+    let new = match (&args.add, &args.new) {
+        (Some(path), _) => keyring::recipients_of(path)?,
+        (None, Some(dir)) => vec![create(args, dir, scene.context).await?],
+        (None, None) => {
+            return Err(Failure::new(Exit::Usage, "say what is to be done with recovery keys")
+                .hint("--add FILE or --new DIR, then --identity FILE, then --retire FINGERPRINT"));
+        }
+    };
+    add(&session(config).await?, &new, scene).await
+}
+
+async fn create(args: &Args, dir: &Path, context: &Context) -> Result<RecoveryPublic, Failure> {
+    let passphrase = args.passphrase.for_new(args.no_passphrase).get().await?;
+    let public = keyring::create_recovery(dir, passphrase.as_ref().map(|passphrase| passphrase.as_str()))?;
+    context.say(format_args!(
+        "{} is the new recovery key. Move it away from the workers now, and keep two copies.",
+        dir.join(Kind::Recovery.file()).display()
+    ));
+    Ok(public)
+}
+
+async fn add(session: &Session, new: &[RecoveryPublic], scene: &Scene<'_>) -> Result<Exit, Failure> {
+    let mut all = keyring::recipients(scene.dir)?;
+    let fingerprints: Vec<String> = new.iter().map(|key| Hex(&key.fingerprint()).to_string()).collect();
+    let detail = json!({ "recovery": "add", "fingerprints": fingerprints });
+    let mut rotation = Rotation::request(session, scene.why, detail).await?;
+    // First the database, for a worker that reads the file and finds an unknown key in it does not start.
+    for key in new {
+        recovery::add(&mut rotation, key).await?;
+        if all.iter().all(|known| known.fingerprint() != key.fingerprint()) {
+            all.push(key.clone());
+        }
+    }
+    keyring::set_recipients(scene.dir, &all)?;
+    scene.context.say(format_args!(
+        "{} holds {} recovery keys now. What is next:\n\
+         1. copy it to every worker, and start the workers again: they seal to all of them from then on\n\
+         2. masq keys rotate --recovery --identity recovery.key, with the old key: so that the new one opens what is there",
+        scene.dir.join(Kind::RecoveryPublic.file()).display(),
+        all.len(),
+    ));
+    Ok(Exit::Done)
+}
+
+async fn rewrap(
+    session: &Session,
+    key: &crate::vault::recovery::RecoveryKey,
+    scene: &Scene<'_>,
+) -> Result<Exit, Failure> {
+    let known = recovery::recipients(session).await?;
+    let active: Vec<&Recipient> = known.iter().filter(|recipient| recipient.is_active).collect();
+    let mut all = keyring::recipients(scene.dir)?;
+    all.retain(|key| active.iter().any(|recipient| recipient.fingerprint == key.fingerprint()));
+    if all.len() < active.len() {
+        scene.context.say(format_args!(
+            "{} active recovery keys are not in {}, so nothing is sealed to them now. One may be a key of AWS KMS.",
+            active.len() - all.len(),
+            scene.dir.join(Kind::RecoveryPublic.file()).display(),
+        ));
+    }
+    let mut rewrap = Rewrap::new(session, key, &all).await?;
+    let mut rotation =
+        Rotation::request(session, scene.why, json!({ "recovery": "rewrap", "epochs": rewrap.epochs })).await?;
+    let stop = signals::listen()?;
+    let mut progress = Progress::new(scene.context, "sealing epochs", Some(rewrap.epochs));
+    let (mut total, mut done) = (Tally::default(), 0);
+    let ended = loop {
+        if stop.gently.has_started() {
+            break Err(signals::stopped().hint("the same command goes on with the rest"));
+        }
+        match rewrap.next(&mut rotation).await {
+            Ok(Some(Tally { sealed, locked, tampered })) => {
+                total = Tally {
+                    sealed: total.sealed + sealed,
+                    locked: total.locked + locked,
+                    tampered: total.tampered + tampered,
+                };
+                done += sealed + locked + tampered;
+                progress.set(done);
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(Failure::from(error).hint("the same command goes on with the rest")),
+        }
+    };
+    progress.finish();
+    scene.context.say(format_args!("{} epochs were sealed to all {} recovery keys.", total.sealed, all.len()));
+    ended?;
+    let Tally { sealed, locked, tampered } = total;
+    rotation.outcome(&json!({ "sealed": sealed, "locked": locked, "tampered": tampered })).await?;
+    if locked + tampered == 0 {
+        scene
+            .context
+            .say("As soon as every worker has this recovery.pub, --retire FINGERPRINT takes an old key out of use.");
+        return Ok(Exit::Done);
+    }
+    if locked > 0 {
+        scene.context.say(format_args!("{locked} epochs are not sealed to this key: use another --identity for them."));
+    }
+    if tampered > 0 {
+        scene.context.say(format_args!(
+            "{tampered} epochs have a wrap that is not what was sealed: somebody changed them. Look for them in a backup."
+        ));
+    }
+    Ok(Exit::Rejects)
+}
+
+async fn retire(session: &Session, fingerprint: &str, scene: &Scene<'_>) -> Result<Exit, Failure> {
+    let known = recovery::recipients(session).await?;
+    let old = named(&known, fingerprint)?;
+    let mut kept = keyring::recipients(scene.dir)?;
+    let before = kept.len();
+    kept.retain(|key| key.fingerprint() != *old);
+    if kept.is_empty() {
+        return Err(Failure::new(
+            Exit::Config,
+            "that is the only key in recovery.pub, and nothing could be sealed without one",
+        )
+        .hint("add another first: masq keys rotate --recovery --new DIR"));
+    }
+    if kept.len() < before {
+        keyring::set_recipients(scene.dir, &kept)?;
+        scene.context.say(format_args!(
+            "{} holds the key no longer. Copy it to every worker, start the workers again, and two minutes later run this \
+             once more.",
+            scene.dir.join(Kind::RecoveryPublic.file()).display()
+        ));
+        return Ok(Exit::Unfinished);
+    }
+    let detail = json!({ "recovery": "retire", "fingerprints": [Hex(old).to_string()] });
+    let mut rotation = Rotation::request(session, scene.why, detail).await?;
+    let epochs = recovery::retire(&mut rotation, old).await?;
+    rotation.outcome(&json!({ "wraps": epochs })).await?;
+    scene.context.say(format_args!(
+        "{} is retired: it opens nothing in this database any more, {epochs} epochs fewer. With an older backup it opens \
+         what is in that.",
+        Hex(old)
+    ));
+    Ok(Exit::Done)
+}
+
+/// The recovery key whose fingerprint begins so.
+fn named<'a>(known: &'a [Recipient], beginning: &str) -> Result<&'a [u8], Failure> {
+    let beginning = beginning.to_ascii_lowercase();
+    let mut found = known.iter().filter(|recipient| Hex(&recipient.fingerprint).to_string().starts_with(&beginning));
+    match (found.next(), found.next()) {
+        (Some(one), None) if !beginning.is_empty() => Ok(&one.fingerprint),
+        _ => {
+            let known: Vec<_> = known.iter().map(|recipient| Hex(&recipient.fingerprint).to_string()).collect();
+            Err(Failure::new(Exit::Usage, "that is not how one recovery key's fingerprint begins")
+                .hint(format!("this database knows {}", known.join(" and "))))
+        }
+    }
+}
