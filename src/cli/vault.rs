@@ -14,7 +14,10 @@ use crate::{
     config::Config,
     db::{DbError, Session, account},
     start,
-    vault::token_keys::{TokenKeys, TokenKeysError},
+    vault::{
+        kms,
+        token_keys::{TokenKeys, TokenKeysError},
+    },
 };
 
 /// How long a database is waited for. Somebody sits in front of it.
@@ -77,7 +80,8 @@ pub(super) async fn token_keys(config: &Config, session: &Session) -> Result<Tok
         return Err(Failure::new(Exit::Config, "no keys are named")
             .hint("name the directory with token.key in it with --keys, MASQ_KEYS or dir in [keys]"));
     };
-    Ok(TokenKeys::load(session, dir).await?)
+    let roots = kms::token::all(dir, &lookup).await?;
+    Ok(TokenKeys::load(session, dir, roots).await?)
 }
 
 impl From<TokenKeysError> for Failure {

@@ -9,6 +9,7 @@ use std::{
     time::SystemTime,
 };
 
+use thiserror::Error;
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use super::{
     entry::{Entry, Locks, Shut, Value},
     epochs::{self, Opener},
+    kms::KmsError,
     token::{Token, TokenRoot},
 };
 use crate::{
@@ -174,6 +176,17 @@ pub async fn record(session: &Session, number: i64, claimed: &str, counts: [usiz
     recorded.map(drop).map_err(|error| DbError::new("recording the outcome", &error))
 }
 
+/// Why an answer cannot be opened, whatever is in it.
+#[derive(Debug, Error)]
+pub enum AnswerError {
+    /// The database does not give it away.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// KMS does not open it.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
+}
+
 /// What a request was answered with, still sealed.
 pub struct Answer<'a> {
     request: i64,
@@ -210,11 +223,17 @@ impl<'a> Answer<'a> {
     /// Opens a token's value: the first of its entries that is what it should be. `root` is of the token's key id.
     ///
     /// # Errors
-    /// If further entries are needed, and cannot be had.
-    pub async fn open(&mut self, token: &Token, opener: &mut Opener<'_>, root: &TokenRoot) -> Result<Outcome, DbError> {
+    /// If KMS is needed, or further entries are, and cannot be had.
+    pub async fn open(
+        &mut self,
+        token: &Token,
+        opener: &mut Opener<'_>,
+        root: &TokenRoot,
+    ) -> Result<Outcome, AnswerError> {
         let mut entries = self.entries.remove(token).unwrap_or_default();
         let (mut tried, mut tampered, mut shut) = (0, 0, None);
         for _ in 0..=FURTHER {
+            opener.fetch(self.locks.headers.values()).await?; // of all tokens at once; what is there is not asked for again
             for entry in &entries {
                 match entry.open(&self.locks, opener, root) {
                     Ok(value) => return Ok(Outcome { value: Ok(value), tampered }),

@@ -13,7 +13,6 @@ use tokio_postgres::Row;
 use super::{
     keyfile::{KeyError, Kind},
     token::{Token, TokenRoot},
-    token_files,
 };
 use crate::db::{DbError, Session};
 
@@ -74,12 +73,15 @@ fn missing(dir: &Path, kid: NonZeroU8) -> String {
 }
 
 impl TokenKeys {
-    /// Asks the database which keys there are, and reads those that are in this directory.
+    /// Asks the database which keys there are. `roots` are those that were found in this directory.
     ///
     /// # Errors
-    /// If one of them is another than the database knows, or any of that fails.
-    pub async fn load(session: &Session, dir: &Path) -> Result<Self, TokenKeysError> {
-        let roots = token_files::all(dir)?;
+    /// If one of them is another than the database knows, or it cannot say.
+    pub async fn load(
+        session: &Session,
+        dir: &Path,
+        roots: BTreeMap<NonZeroU8, TokenRoot>,
+    ) -> Result<Self, TokenKeysError> {
         let known = session.query_typed("SELECT kid, check_value, state FROM masq.token_keys", &[]).await;
         let known = known.and_then(|rows| rows.iter().map(known_key).collect::<Result<Vec<_>, _>>());
         let known = known.map_err(|error| DbError::new("asking which token keys there are", &error))?;

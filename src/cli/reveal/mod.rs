@@ -5,25 +5,20 @@
 mod destination;
 mod fates;
 
-use std::path::PathBuf;
-
 use super::{
     context::Context,
     exit::Exit,
-    passphrase::Passphrase,
+    opening::OpeningSource,
     report::Failure,
     signals,
     sources::{DatabaseSource, KeysSource, Sources},
     vault::{self, Databases},
 };
-use crate::{
-    db::DbError,
-    vault::{
-        epochs::Opener,
-        reveal::{self, Answer, Why},
-        token::{Token, TokenRoot},
-        token_keys::{Origin, TokenKeys},
-    },
+use crate::vault::{
+    epochs::Opener,
+    reveal::{self, Answer, AnswerError, Why},
+    token::{Token, TokenRoot},
+    token_keys::{Origin, TokenKeys},
 };
 use destination::DestinationArgs;
 use fates::Fates;
@@ -42,9 +37,6 @@ pub(super) struct Args {
     /// Reveal these tokens, as they stand in the table; if none is named, they are read from stdin, one a line
     #[arg(value_name = "TOKEN")]
     tokens: Vec<String>,
-    /// Open them with the recovery key in this file
-    #[arg(long, value_name = "FILE")]
-    identity: PathBuf,
     /// Say what for, in one of the words of the table masq.purposes: SAR, FRAUD, SECURITY, LEGAL, SUPPORT and others
     #[arg(long, value_name = "PURPOSE", required_unless_present = "request")]
     purpose: Option<String>,
@@ -58,7 +50,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "REQUEST", conflicts_with_all = ["tokens", "purpose", "ticket", "reason"])]
     request: Option<i64>,
     #[command(flatten)]
-    passphrase: Passphrase,
+    with: OpeningSource,
     #[command(flatten)]
     destination: DestinationArgs,
     #[command(flatten)]
@@ -71,7 +63,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
-    signals::unless_stopped(reveal(args, context)).await
+    signals::unless_stopped(Box::pin(reveal(args, context))).await
 }
 
 async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
@@ -80,7 +72,7 @@ async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
     let tokens = if args.request.is_some() { Vec::new() } else { tokens(&args.tokens)? };
     let sources = Sources { database: args.database, keys: args.keys, ..Sources::default() };
     let config = sources.config(context)?;
-    let identity = args.passphrase.unlock(&args.identity).await?;
+    let with = args.with.get(&config).await?;
 
     let databases = Databases::connect(&config).await?;
     let keys = vault::token_keys(&config, databases.rows()).await?;
@@ -101,8 +93,11 @@ async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
         number => number,
     };
     if let Some(number) = number {
-        let opened = open(&databases, number, &wanted, (&mut Opener::new(&identity), &mut fates)).await;
-        opened.map_err(vault::refused)?;
+        let opened = open(&databases, number, &wanted, (&mut with.opener(), &mut fates)).await;
+        opened.map_err(|error| match error {
+            AnswerError::Database(error) => vault::refused(error),
+            AnswerError::Kms(error) => error.into(),
+        })?;
         // Before anything is shown: a value whose showing cannot be recorded stays here.
         let counts = fates.counts(wanted.iter().map(|(token, _)| token));
         reveal::record(databases.rows(), number, &claimed, counts).await.map_err(vault::refused)?;
@@ -174,7 +169,7 @@ async fn open(
     number: i64,
     wanted: &Wanted<'_>,
     (opener, fates): (&mut Opener<'_>, &mut Fates),
-) -> Result<(), DbError> {
+) -> Result<(), AnswerError> {
     let mut answer = Answer::fetch(databases.rows(), databases.slots(), number).await?;
     for (token, root) in wanted {
         fates.set(token, answer.open(token, opener, root).await?);

@@ -9,13 +9,17 @@
 //! The encryption context is `{"masq:use": "token", "masq:kid": "1"}`: the blob of one key id is not taken for that of
 //! another, and a policy can tell it from the keys of epochs.
 
-use std::{num::NonZeroU8, path::Path};
+use std::{collections::BTreeMap, num::NonZeroU8, path::Path};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use zeroize::Zeroizing;
 
 use super::{Context, KmsError, KmsKey, Wrapped};
-use crate::vault::{keyfile::KeyError, token::TokenRoot};
+use crate::vault::{
+    keyfile::{self, KeyError, Kind},
+    token::TokenRoot,
+    token_files,
+};
 
 const HEADER: &str = "masq-token-key-kms-v1 kid=";
 const COMMENT: &str = "\
@@ -24,6 +28,28 @@ const COMMENT: &str = "\
 # Lost, or that key deleted: equal values no longer get equal tokens; old tokens stay as they are.
 # Stolen: of no use to whoever may not use that key.
 ";
+
+/// All token keys of a directory, by key id, those in clear and those that KMS opens. `lookup` reads the environment.
+///
+/// # Errors
+/// Those of [`token_files::all`], and what KMS says.
+pub async fn all(
+    dir: &Path,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<NonZeroU8, TokenRoot>, KeyError> {
+    let mut roots: BTreeMap<NonZeroU8, TokenRoot> = BTreeMap::new();
+    for path in token_files::paths(dir) {
+        let root = match WrappedRoot::parse(&path, &keyfile::read(Kind::Token, &path)?)? {
+            Some(wrapped) => wrapped.open(lookup).await?,
+            None => token_files::read(&path)?,
+        };
+        if roots.get(&root.kid()).is_some_and(|other| other.check_value() != root.check_value()) {
+            return Err(KeyError::Malformed { path, problem: "another file has another key with its key id" });
+        }
+        roots.insert(root.kid(), root);
+    }
+    Ok(roots)
+}
 
 /// A token root that only KMS opens.
 #[derive(Clone, Debug, PartialEq, Eq)]

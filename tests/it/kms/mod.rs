@@ -153,6 +153,20 @@ async fn with_recovery_pub_beside_it_either_opens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn values_are_revealed_with_kms() {
+    let kms = KmsAlone::make().await;
+    let scene = kms.loaded().await;
+    let token = scene.database.query("SELECT masked_ip FROM user_logins WHERE user_id = 'u'").await.remove(0);
+    let why = ["--purpose", "FRAUD", "--ticket", "T-17", "--reason", "many accounts, one device"];
+    let reveal = ["reveal", &token, "--plain-output-i-know", "--database-url", &scene.database.url];
+    let (code, out, err) = kms.run(REVEALER, &[&reveal[..], &why].concat());
+    assert_eq!((code, out), (0, format!("{token}\t199.172.111.135\n")), "{err}");
+    let (code, out, err) = kms.run(WORKER, &[&reveal[..], &why].concat());
+    assert_eq!((code, out.as_str()), (77, ""), "{err}");
+    assert!(err.contains("allow kms:Decrypt"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn letters_are_replayed_with_kms() {
     let kms = KmsAlone::make().await;
     let scene = kms.loaded().await;
