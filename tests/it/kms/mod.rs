@@ -73,11 +73,11 @@ impl KmsAlone {
 
     /// A database with a row and a dead letter, written by workers with these keys.
     async fn loaded(&self) -> Scene {
-        let mut scene = Scene::new().await;
-        scene.shared.keys = Arc::new(self.load().await);
+        let mut scene = Box::pin(Scene::new()).await;
+        scene.shared.keys = Arc::new(Box::pin(self.load()).await);
         scene.send("u");
         scene.queue.inner.send(login("v", "not an address").into_bytes());
-        scene.settle().await;
+        Box::pin(scene.settle()).await;
         scene
     }
 }
