@@ -38,8 +38,6 @@ const DIGITS: usize = 16;
 /// Why all this is done, as the record keeps it.
 const REASON: &str = "shown by masq demo";
 
-const INTRODUCTION: &str = "The first two share an address. One of them wants to be forgotten; every step is on record.";
-
 /// What the steps share.
 pub(super) struct WayBack<'a> {
     household: &'a Household,
@@ -79,11 +77,12 @@ impl<'a> WayBack<'a> {
         let before = self.reveal(&[token]).await?;
         let (rows, theirs) = (self.rows_of(leaver).await?, self.rows_of(stayer).await?);
         let erased = self.forget(keys, erasures).await?;
+        report::print("\nThe same address once more, and the device of who is forgotten:\n")?;
         let after = self.reveal(&[token, device]).await?;
         let holders = self.holders("masked_ip", &token).await?;
         let device_holders = self.holders("masked_device_id", &device).await?;
         report::print(format_args!(
-            "  The address is still in {}, of {}: whoever shares it has lost nothing.\n",
+            "  The address is in {} of {} now: who shared it has lost nothing.\n",
             counted(holders.rows, "row"),
             counted(holders.persons, "person"),
         ))?;
@@ -118,9 +117,9 @@ impl<'a> WayBack<'a> {
         recorded.map_err(vault::refused)?;
         let holders = self.holders("masked_ip", &token).await?;
         report::print(format_args!(
-            "\n{INTRODUCTION}\n\
+            "\nThe way back, with the keys and a reason. The first two above share an address:\n\n\
              $ echo {ip} | masq find --field ip --reason \"{REASON}\" -\n\
-             {token}\n  It is in {}, of {}; nothing had to be revealed to know that.\n",
+             {token}\n  It is in {} of {}. To know that, nothing had to be revealed.\n",
             counted(holders.rows, "row"),
             counted(holders.persons, "person"),
         ))?;
@@ -166,7 +165,7 @@ impl<'a> WayBack<'a> {
         let mut journal = Journal::open(erasures, true).map_err(|error| bug(&error))?;
         let erased = self.eraser.erase(why, &person, false, &mut journal).await.map_err(|error| bug(&error))?;
         report::print(format_args!(
-            "\n$ echo {id} | masq forget --purpose {} \\\n    \
+            "\nThe first of them wants to be forgotten:\n\n$ echo {id} | masq forget --purpose {} \\\n    \
              --ticket {} --reason \"{REASON}\" --erasures erasures.jsonl -\n\
              {} unlinked, {} and {} deleted\n",
             why.purpose,
@@ -180,7 +179,7 @@ impl<'a> WayBack<'a> {
 
     /// What is on record of the steps; not the workers' own entries.
     async fn list(&self) -> Result<(), Failure> {
-        let mut text = "\n$ masq audit list      (here without times, outcomes and what workers note)\n".to_owned();
+        let mut text = "\nAll of it is on record (shown without times and outcomes):\n\n$ masq audit list\n".to_owned();
         read::entries(self.session(), &Which::default(), |seen| {
             if let Seen::Entry(entry) = seen
                 && entry.action != "epoch"
