@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc};
 
 use masq::vault::{
     epochs::{self, Opener},
-    keyring::KeyRing,
+    keyring::{KeyRing, Lookup},
     kms::{KmsError, KmsKey, epochs::KmsOpener},
     seal::OpenError,
 };
@@ -65,7 +65,7 @@ impl KmsAlone {
 
     async fn load(&self) -> KeyRing {
         let dir = self.here.path().join("keys");
-        let environment = self.stand_in.environment(WORKER);
+        let environment: Lookup = Arc::new(self.stand_in.environment(WORKER));
         KeyRing::load_with_kms(&dir, None, Some(VAULT_ALIAS), &environment)
             .await
             .unwrap_or_else(|error| panic!("{error}"))
@@ -73,11 +73,11 @@ impl KmsAlone {
 
     /// A database with a row and a dead letter, written by workers with these keys.
     async fn loaded(&self) -> Scene {
-        let mut scene = Scene::new().await;
-        scene.shared.keys = Arc::new(self.load().await);
+        let mut scene = Box::pin(Scene::new()).await;
+        scene.shared.keys = Arc::new(Box::pin(self.load()).await);
         scene.send("u");
         scene.queue.inner.send(login("v", "not an address").into_bytes());
-        scene.settle().await;
+        Box::pin(scene.settle()).await;
         scene
     }
 }
