@@ -116,6 +116,7 @@ fn measure(case: &Case) -> (f64, f64) {
     (spent.as_nanos() as f64 / records, sealed as f64 / records)
 }
 
+#[allow(clippy::print_stdout)] // what a bench is run for
 fn main() {
     let mut figures: [Vec<(f64, f64)>; 3] = Default::default();
     for _ in 0..ROUNDS {

@@ -27,26 +27,31 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   )
 $$;
 
--- The columns of a target that hold tokens, and each as text.
-CREATE FUNCTION masq.token_columns(target regclass, masked jsonb)
-RETURNS TABLE (name name, is_bytea boolean, as_text text)
+-- The columns of a target that hold tokens, as expressions on a row `t`: the token's hexadecimal digits, and a format for
+-- what to put there, where %s stands for such digits.
+CREATE FUNCTION masq.token_columns(target regclass) RETURNS TABLE (name name, hex text, put text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT a.attname, b.is_bytea, CASE WHEN b.is_bytea THEN format('encode(%I, ''hex'')', a.attname)
-                                     ELSE format('%I::text', a.attname) END
-  FROM (SELECT DISTINCT item ->> 'column' AS name FROM jsonb_array_elements(token_columns.masked) AS item) AS m
-  JOIN pg_attribute a ON a.attrelid = token_columns.target AND a.attname = m.name AND NOT a.attisdropped AND a.attnum > 0
-  JOIN pg_type t ON t.oid = a.atttypid
-  CROSS JOIN LATERAL (SELECT coalesce(nullif(t.typbasetype, 0), t.oid) = 'bytea'::regtype AS is_bytea) AS b
+  SELECT a.attname, CASE WHEN b.is_bytea THEN format('encode(t.%I, ''hex'')', a.attname) ELSE format('t.%I::text', a.attname) END,
+         CASE WHEN b.is_bytea THEN 'decode(%s, ''hex'')'
+              ELSE '(%s)::' || replace(format_type(a.atttypid, a.atttypmod), '%', '%%') END
+  FROM masq.targets d
+  JOIN pg_namespace n ON n.nspname = d.schema
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = d.name
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN pg_type y ON y.oid = a.atttypid
+  CROSS JOIN LATERAL (SELECT coalesce(nullif(y.typbasetype, 0), y.oid) = 'bytea'::regtype AS is_bytea) AS b
+  WHERE c.oid = token_columns.target
+    AND a.attname IN (SELECT item ->> 'column' FROM jsonb_array_elements(d.masked) AS item)
   ORDER BY a.attnum
 $$;
 
--- Which tables have rows of persons: the condition for the rows of one ($1: as the column has it, $2: as tokens), and
+-- Which tables have rows of persons: the condition for the rows `t` of one ($1: as the column has it, $2: as tokens), and
 -- the column, its value as text and whether that is a token.
 CREATE FUNCTION masq.tables_of_persons()
 RETURNS TABLE (target regclass, masked jsonb, subject name, is_token boolean, as_text text, whose text, marker text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT c.oid::regclass, t.masked, a.attname, k.is_token, coalesce(k.as_text, format('%I::text', a.attname)),
-         CASE WHEN k.is_token THEN format('%s = ANY ($2)', k.as_text) ELSE format('%I = ANY ($1)', a.attname) END,
+  SELECT c.oid::regclass, t.masked, a.attname, k.is_token, coalesce(k.hex, format('t.%I::text', a.attname)),
+         CASE WHEN k.is_token THEN format('%s = ANY ($2)', k.hex) ELSE format('t.%I = ANY ($1)', a.attname) END,
          -- NULL is nobody: it fits every type, no unique or foreign key minds it, no message can bring it, and no two
          -- erased persons can be told apart. Where the column refuses it, a word that says what happened.
          CASE WHEN a.attnotnull OR y.typnotnull
@@ -59,7 +64,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   JOIN pg_type y ON y.oid = a.atttypid
   CROSS JOIN LATERAL (SELECT greatest(a.atttypmod, y.typtypmod) AS typmod) AS m
   LEFT JOIN LATERAL (
-    SELECT true AS is_token, o.as_text FROM masq.token_columns(c.oid, t.masked) o WHERE o.name = a.attname
+    SELECT true AS is_token, o.hex FROM masq.token_columns(c.oid) o WHERE o.name = a.attname
   ) AS k ON true
   ORDER BY t.schema, t.name
 $$;
@@ -90,14 +95,13 @@ DECLARE
   rows    jsonb := '{}';
 BEGIN
   FOR t IN SELECT * FROM masq.tables_of_persons() LOOP
-    SELECT string_agg(format(CASE WHEN c.is_bytea THEN '%1$I = CASE WHEN %1$I IS NOT NULL THEN decode(masq.tombstone(), ''hex'') END'
-                                  ELSE '%1$I = CASE WHEN %1$I IS NOT NULL THEN masq.tombstone() END' END, c.name), ', ')
-    INTO changes FROM masq.token_columns(t.target, t.masked) AS c;
+    SELECT string_agg(format('%1$I = CASE WHEN t.%1$I IS NOT NULL THEN %2$s END', c.name, format(c.put, 'masq.tombstone()')), ', ')
+    INTO changes FROM masq.token_columns(t.target) AS c;
     IF t.is_token IS NOT TRUE THEN
       changes := concat_ws(', ', changes, format('%I = %s', t.subject, t.marker));
     END IF;
-    EXECUTE CASE WHEN delete_rows THEN format('DELETE FROM %s WHERE %s', t.target, t.whose)
-                 ELSE format('UPDATE %s SET %s WHERE %s', t.target, changes, t.whose) END
+    EXECUTE CASE WHEN delete_rows THEN format('DELETE FROM %s AS t WHERE %s', t.target, t.whose)
+                 ELSE format('UPDATE %s AS t SET %s WHERE %s', t.target, changes, t.whose) END
     USING subjects, tokens;
     GET DIAGNOSTICS done = ROW_COUNT;
     rows := rows || jsonb_build_object(t.target::text, done);
@@ -212,13 +216,13 @@ DECLARE
   shared bigint := 0;
 BEGIN
   FOR t IN SELECT * FROM masq.tables_of_persons() LOOP
-    EXECUTE format('SELECT count(*) FROM %s WHERE %s', t.target, t.whose) INTO count USING subjects, theirs;
+    EXECUTE format('SELECT count(*) FROM %s AS t WHERE %s', t.target, t.whose) INTO count USING subjects, theirs;
     rows := rows || jsonb_build_object(t.target::text, count);
-    FOR c IN SELECT * FROM masq.token_columns(t.target, t.masked) LOOP
-      EXECUTE format('SELECT coalesce(array_agg(DISTINCT %s), ''{}'') FROM %s WHERE (%s) AND %I IS NOT NULL',
-                     c.as_text, t.target, t.whose, c.name) INTO found USING subjects, theirs;
-      EXECUTE format('SELECT coalesce(array_agg(DISTINCT %1$s), ''{}'') FROM %2$s WHERE %1$s = ANY ($3) AND (%3$s) IS NOT TRUE',
-                     c.as_text, t.target, t.whose) INTO other USING subjects, theirs, found;
+    FOR c IN SELECT * FROM masq.token_columns(t.target) LOOP
+      EXECUTE format('SELECT coalesce(array_agg(DISTINCT %s), ''{}'') FROM %s AS t WHERE (%s) AND t.%I IS NOT NULL',
+                     c.hex, t.target, t.whose, c.name) INTO found USING subjects, theirs;
+      EXECUTE format('SELECT coalesce(array_agg(DISTINCT %1$s), ''{}'') FROM %2$s AS t WHERE %1$s = ANY ($3) AND (%3$s) IS NOT TRUE',
+                     c.hex, t.target, t.whose) INTO other USING subjects, theirs, found;
       many := many + cardinality(found);
       shared := shared + (
         SELECT count(*) FROM unnest(found) AS f

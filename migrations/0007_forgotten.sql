@@ -25,7 +25,7 @@ DECLARE
 BEGIN
   PERFORM masq.permitted(subjects.request, 'restore');
   FOR t IN SELECT * FROM masq.tables_of_persons() p WHERE p.is_token IS NOT TRUE LOOP
-    RETURN QUERY EXECUTE format('SELECT DISTINCT %s FROM %s WHERE %I IS NOT NULL', t.as_text, t.target, t.subject);
+    RETURN QUERY EXECUTE format('SELECT DISTINCT %s FROM %s AS t WHERE t.%I IS NOT NULL', t.as_text, t.target, t.subject);
   END LOOP;
 END
 $$;

@@ -110,20 +110,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   FROM part p JOIN pg_class c ON c.oid = p.oid WHERE c.relkind = 'r' GROUP BY 1, 2 ORDER BY 1, 2
 $$;
 
--- The columns of tokens, as PostgreSQL's expressions on a row `t`: the token's hexadecimal digits, and what to put there in
--- the place of %1$s.
-CREATE FUNCTION masq.token_columns(schema text, name text) RETURNS TABLE (col name, hex text, put text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT a.attname,
-    CASE a.atttypid WHEN 'bytea'::regtype THEN format('encode(t.%I, ''hex'')', a.attname)
-                    ELSE format('t.%I::text', a.attname) END,
-    CASE a.atttypid WHEN 'bytea'::regtype THEN 'decode(%1$s, ''hex'')'
-                    ELSE '(%1$s)::' || format_type(a.atttypid, a.atttypmod) END
-  FROM masq.targets t CROSS JOIN LATERAL jsonb_array_elements(t.masked) AS m (masked)
-  JOIN pg_attribute a ON a.attrelid = to_regclass(format('%I.%I', t.schema, t.name)) AND a.attname = m.masked ->> 'column' AND NOT a.attisdropped
-  WHERE t.schema = token_columns.schema AND t.name = token_columns.name
-$$;
-
 -- A condition for the rows `t` in these blocks of every part that PostgreSQL answers without reading others.
 CREATE FUNCTION masq.in_blocks(first bigint, past bigint) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -154,10 +140,11 @@ DECLARE
   left_over text;
 BEGIN
   PERFORM masq.permitted(rekey_rows.request, 'rotate');
-  SELECT string_agg(format('%I = coalesce(' || replace(c.put, '%1$s', '%s') || ', t.%I)', c.col, format(new, c.hex), c.col), ', '),
+  SELECT string_agg(format('%1$I = coalesce(%2$s, t.%1$I)', c.name, format(c.put, format(new, c.hex))), ', '),
     string_agg(format('(length(%s) = 64 AND left(%s, 2) = ANY (%s) AND %s IS NOT NULL)', c.hex, c.hex, old, format(new, c.hex)), ' OR '),
     string_agg(format('(length(%s) = 64 AND left(%s, 2) = ANY (%s) AND %s IS NULL)', c.hex, c.hex, old, format(new, c.hex)), ' OR ')
-  INTO sets, hits, left_over FROM masq.token_columns(rekey_rows.schema, rekey_rows.name) c;
+  INTO sets, hits, left_over
+  FROM masq.token_columns(to_regclass(format('%I.%I', rekey_rows.schema, rekey_rows.name))) c;
   IF sets IS NULL THEN
     updated := 0;
     remaining := 0;
@@ -184,7 +171,7 @@ BEGIN
   IF EXISTS (SELECT FROM masq.token_keys k WHERE k.state = 'read-only' AND NOT k.leaked) THEN
     RAISE EXCEPTION 'only tokens of leaked keys are buried' USING ERRCODE = 'MQ013';
   END IF;
-  FOR c IN SELECT * FROM masq.token_columns(bury_tokens.schema, bury_tokens.name) LOOP
+  FOR c IN SELECT * FROM masq.token_columns(to_regclass(format('%I.%I', bury_tokens.schema, bury_tokens.name))) LOOP
     -- A tombstone has to differ from every other; it need not be secret.
     EXECUTE format(
       'INSERT INTO masq.bridge (old, new)
@@ -229,7 +216,7 @@ BEGIN
       CONTINUE;
     END IF;
     BEGIN
-      EXECUTE masq.bridged_view(t.schema, t.name, t.oid, shown);
+      EXECUTE masq.bridged_view(t.oid, shown);
       EXECUTE format('COMMENT ON VIEW %s IS ''masq: tokens as they are after the rotation''', shown);
       FOR reader IN
         SELECT DISTINCT a.grantee FROM aclexplode(coalesce(t.relacl, acldefault('r', t.relowner))) AS a
@@ -248,17 +235,17 @@ END
 $$;
 
 -- The statement that makes such a view.
-CREATE FUNCTION masq.bridged_view(schema text, name text, target oid, shown text) RETURNS text
+CREATE FUNCTION masq.bridged_view(target regclass, shown text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT format('CREATE VIEW %s AS SELECT %s FROM %s AS t%s', shown,
-    string_agg(CASE WHEN c.col IS NULL THEN format('t.%I', a.attname)
-      ELSE format('coalesce(' || replace(c.put, '%1$s', '%s') || ', t.%I) AS %I', format('encode(b%s.new, ''hex'')', a.attnum),
-                  a.attname, a.attname) END, ', ' ORDER BY a.attnum),
-    bridged_view.target::regclass,
+    string_agg(CASE WHEN c.name IS NULL THEN format('t.%I', a.attname)
+      ELSE format('coalesce(%1$s, t.%2$I) AS %2$I', format(c.put, format('encode(b%s.new, ''hex'')', a.attnum)), a.attname) END,
+      ', ' ORDER BY a.attnum),
+    bridged_view.target,
     string_agg(format(' LEFT JOIN masq.bridge AS b%s ON encode(b%s.old, ''hex'') = %s', a.attnum, a.attnum, c.hex), ''
-               ORDER BY a.attnum) FILTER (WHERE c.col IS NOT NULL))
+               ORDER BY a.attnum) FILTER (WHERE c.name IS NOT NULL))
   FROM pg_attribute a
-  LEFT JOIN masq.token_columns(bridged_view.schema, bridged_view.name) c ON c.col = a.attname
+  LEFT JOIN masq.token_columns(bridged_view.target) c ON c.name = a.attname
   WHERE a.attrelid = bridged_view.target AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 
@@ -310,7 +297,7 @@ DECLARE
   f regprocedure;
 BEGIN
   FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'masq'::regnamespace AND p.proname IN (
-    'fetch_rekey', 'count_rekey', 'rekey', 'rekey_tables', 'token_columns', 'in_blocks', 'old_beginnings',
+    'fetch_rekey', 'count_rekey', 'rekey', 'rekey_tables', 'in_blocks', 'old_beginnings',
     'rekey_rows', 'bury_tokens', 'show_bridged', 'bridged_view', 'hide_bridged', 'retire_token_keys'
   ) LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);

@@ -264,7 +264,11 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    async fn session(&mut self) -> Result<&Session, DbError> {
+    /// The session in which letters are opened: another one if it was lost.
+    ///
+    /// # Errors
+    /// There is no other one.
+    pub async fn session(&mut self) -> Result<&Session, DbError> {
         if self.session.as_ref().is_none_or(|session| session.is_closed()) {
             self.session = Some(self.sink.connect().await?);
         }

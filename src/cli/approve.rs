@@ -10,12 +10,15 @@ use super::{
     exit::Exit,
     report::Failure,
     signals,
-    sources::{DatabaseSource, Sources},
+    sources::{DatabaseSource, KeysSource, Sources},
     vault,
 };
 use crate::{
     logging::Escaping,
-    vault::reveal::{self, Pending},
+    vault::{
+        audit::checkpoint_after,
+        reveal::{self, Pending},
+    },
 };
 
 /// Approve a request of somebody else's to reveal many tokens; that is put on the record
@@ -34,6 +37,8 @@ pub(super) struct Args {
     yes: bool,
     #[command(flatten)]
     database: DatabaseSource,
+    #[command(flatten)]
+    keys: KeysSource,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
@@ -41,7 +46,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 }
 
 async fn approve(args: Args, context: &Context) -> Result<Exit, Failure> {
-    let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
+    let config = Sources { database: args.database, keys: args.keys, ..Sources::default() }.config(context)?;
     let session = vault::session(&config).await?;
     let number = args.request;
     let pending = reveal::pending(&session, number).await.map_err(vault::refused)?;
@@ -54,6 +59,7 @@ async fn approve(args: Args, context: &Context) -> Result<Exit, Failure> {
         confirm(context).await?;
     }
     reveal::approve(&session, number, &vault::claimed(), args.reason.as_deref()).await.map_err(vault::refused)?;
+    checkpoint_after(&session, &config).await;
     session.close().await;
     context.say(format_args!("Approved. Who asked goes on with `masq reveal --request {number}`."));
     Ok(Exit::Done)

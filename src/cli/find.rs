@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::{Column, Config, Mask, Meaning, suggestion},
     vault::{
+        audit::checkpoint_after,
         reveal,
         token::{Kind, Token},
         token_keys::TokenKeys,
@@ -91,6 +92,7 @@ async fn find(args: Args, context: &Context) -> Result<Exit, Failure> {
         let claimed = vault::claimed();
         let recorded = reveal::record_find(&session, &claimed, args.reason.as_deref(), (&args.field, &all)).await;
         recorded.map_err(vault::refused)?;
+        checkpoint_after(&session, &config).await;
     }
     session.close().await;
     let line = |found: &Found<'_>| match args.json {

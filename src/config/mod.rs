@@ -14,21 +14,22 @@ mod layers;
 mod path;
 pub mod raw;
 pub mod schema;
+mod sections;
 pub mod settings;
 pub mod template;
 mod vault;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 pub(crate) use complaint::suggestion;
 pub use complaint::{Complaint, Complaints, Place};
 pub use dedupe::Dedupe;
 pub use keys::KeysConfig;
 pub use path::Path;
+pub use sections::{DatabaseConfig, Envelope, HttpConfig, LedgerConfig, QueueConfig, TableName};
 pub use template::template;
 pub use vault::{AuditConfig, DeadLettersConfig, VaultConfig};
 
-use kind::Checked;
 use layers::{Layers, Values};
 
 /// What a configuration is made of. A flag or variable beats the file, which beats the built-in default.
@@ -122,8 +123,7 @@ impl Config {
             vault: VaultConfig::build(&layers.section("vault")),
             dead_letters: DeadLettersConfig::build(&layers.section("dead_letters")),
             audit: AuditConfig::build(&layers.section("audit")),
-            // Checked to be an address or the word "off".
-            http: HttpConfig { listen: given(layers.section("http").text("listen")).parse().ok() },
+            http: HttpConfig::build(&layers.section("http")),
             table: TableName::build(&layers.section("table")),
             columns: column::columns(&given(layers.columns.take()), accept_reversible_masks, complaints),
             unknown_fields: match given(top.text("unknown_fields")) {
@@ -171,124 +171,6 @@ impl Overrides {
         ]
         .into_iter()
         .filter_map(|(section, key, said)| said.as_ref().map(|said| (section, key, said)))
-    }
-}
-
-/// `[queue]`
-#[derive(Clone, Debug)]
-pub struct QueueConfig {
-    /// The queue's URL, where anything named one.
-    pub url: Option<String>,
-    /// Where the service answers, if not where AWS's rules say.
-    pub endpoint: Option<String>,
-    /// How long a received message is hidden from others; `None`: as the queue itself says.
-    pub visibility: Option<Duration>,
-    /// What messages come wrapped in.
-    pub envelope: Envelope,
-    /// Where the producer's own id of an event stands; `None`: it is not looked for.
-    pub dedupe: Option<Dedupe>,
-    /// Bytes of message bodies held in memory at most, over all workers.
-    pub max_in_flight_bytes: u64,
-}
-
-impl QueueConfig {
-    fn build(values: &Values) -> Self {
-        Self {
-            url: values.text("url").map(str::to_owned),
-            endpoint: values.text("endpoint").map(str::to_owned),
-            visibility: duration(values, "visibility"),
-            envelope: match given(values.text("envelope")) {
-                "sns" => Envelope::Sns,
-                "eventbridge" => Envelope::EventBridge,
-                "auto" => Envelope::Auto,
-                _ => Envelope::None,
-            },
-            dedupe: match values.get("dedupe") {
-                Some(Checked::Dedupe(dedupe)) => Some(dedupe.clone()),
-                _ => None,
-            },
-            max_in_flight_bytes: given(values.integer("max_in_flight_bytes")),
-        }
-    }
-}
-
-/// `[database]`
-#[derive(Clone)]
-pub struct DatabaseConfig {
-    /// A connection string as libpq's users write it, URL or keywords; `None`: the `PG*` variables alone.
-    pub url: Option<String>,
-    /// A file whose first line is the password.
-    pub password_file: Option<PathBuf>,
-    /// Workers, each with a connection of its own.
-    pub connections: usize,
-    /// `connect_timeout`
-    pub connect_timeout: Duration,
-    /// `lock_timeout` of the sessions.
-    pub lock_timeout: Duration,
-    /// `statement_timeout` of the sessions.
-    pub statement_timeout: Duration,
-}
-
-impl DatabaseConfig {
-    fn build(values: &Values) -> Self {
-        Self {
-            url: values.text("url").map(str::to_owned),
-            password_file: values.text("password_file").map(PathBuf::from),
-            connections: given(values.integer("connections").and_then(|number| usize::try_from(number).ok())),
-            connect_timeout: given(duration(values, "connect_timeout")),
-            lock_timeout: given(duration(values, "lock_timeout")),
-            statement_timeout: given(duration(values, "statement_timeout")),
-        }
-    }
-}
-
-impl fmt::Debug for DatabaseConfig {
-    /// Without the connection string, which may hold a password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DatabaseConfig")
-            .field("password_file", &self.password_file)
-            .field("connections", &self.connections)
-            .finish_non_exhaustive()
-    }
-}
-
-/// `[ledger]`
-#[derive(Clone, Debug)]
-pub struct LedgerConfig {
-    /// How long the key of a message is remembered. Longer than a message can live on the queue.
-    pub retention: Duration,
-    /// How long an event is remembered by its producer's id.
-    pub dedupe_retention: Duration,
-}
-
-impl LedgerConfig {
-    fn build(ledger: &Values) -> Self {
-        Self {
-            retention: given(duration(ledger, "retention")),
-            dedupe_retention: given(duration(ledger, "dedupe_retention")),
-        }
-    }
-}
-
-/// `[http]`
-#[derive(Clone, Debug)]
-pub struct HttpConfig {
-    /// Where `/livez`, `/readyz` and `/metrics` answer; `None`: nowhere.
-    pub listen: Option<std::net::SocketAddr>,
-}
-
-/// A table's name: literal identifiers, quoted by whoever makes SQL of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableName {
-    /// `None`: found by the session's search path, as in psql.
-    pub schema: Option<String>,
-    /// As it stands in the catalogue: case matters.
-    pub name: String,
-}
-
-impl TableName {
-    fn build(values: &Values) -> Self {
-        Self { schema: values.text("schema").map(str::to_owned), name: given(values.text("name")).to_owned() }
     }
 }
 
@@ -404,16 +286,6 @@ pub enum Default {
 pub enum OnInvalid {
     DeadLetter,
     Null,
-}
-
-/// `envelope`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the words of the configuration
-pub enum Envelope {
-    None,
-    Sns,
-    EventBridge,
-    Auto,
 }
 
 /// `unknown_fields`

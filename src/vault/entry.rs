@@ -151,7 +151,7 @@ mod tests {
             let mut epoch = EpochKey::new(&secret, 5, vec![wrap]);
             let slot = epoch.slot(SubjectTag([subject; 16]));
             let mut sealed = Vec::new();
-            epoch.seal_value(&slot, "ip", &token, value, &mut sealed);
+            epoch.seal_value((&slot, "ip", &token), value, &mut sealed);
             self.locks.salts.insert((vec![subject; 16], secret.id), vec![slot.salt.to_vec()]);
             self.locks.headers.insert(secret.id, epoch.header().clone());
             let entry = Entry { token, field: "ip".into(), subject: vec![subject; 16], sealed, epoch: secret.id };

@@ -122,7 +122,7 @@ impl Sealer {
             None => {
                 let slot = self.slot(subject, seals);
                 let start = seals.bytes.len();
-                self.epoch.seal_value(&seals.slots[slot], field, token, value, &mut seals.bytes);
+                self.epoch.seal_value((&seals.slots[slot], field, token), value, &mut seals.bytes);
                 let bytes = start..seals.bytes.len();
                 seals.values.push(SealedValue { field: Arc::clone(field), token: *token, slot, bytes });
                 seals.by_mark.insert(mark, seals.values.len() - 1);

@@ -198,7 +198,7 @@ fn sealed_values() {
         let slot = epoch.slot(subject);
         assert_eq!(slot.salt, fixed(&entry.salt));
         let mut sealed = Vec::new();
-        epoch.seal_value(&slot, &entry.field, &token, Original { kind, raw: &entry.value }, &mut sealed);
+        epoch.seal_value((&slot, &entry.field, &token), Original { kind, raw: &entry.value }, &mut sealed);
         assert_eq!(sealed, unhex(&entry.sealed), "{:?}", entry.value);
         let slot = opened_epoch.slot(subject, &fixed(&entry.salt));
         let opened = opened_epoch.open_value(&slot, &entry.field, &token, &sealed).unwrap();

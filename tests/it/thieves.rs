@@ -143,7 +143,7 @@ async fn a_value_forged_with_a_workers_keys_and_login_is_an_alarm() {
     let mut epoch =
         vault.scene.shared.keys.new_epoch(1_700_000_000_000).await.unwrap_or_else(|error| panic!("{error}"));
     let (slot, mut sealed) = (epoch.slot(SubjectTag([0; 16])), Vec::new());
-    epoch.seal_value(&slot, "ip", &token, Original { kind: Kind::Ip, raw: "10.6.6.6" }, &mut sealed);
+    epoch.seal_value((&slot, "ip", &token), Original { kind: Kind::Ip, raw: "10.6.6.6" }, &mut sealed);
     let (header, tag) = (epoch.header(), "00".repeat(16));
     let (id, wrap) = (header.id, &header.wraps[0]);
     let month = "date_trunc('month', now() AT TIME ZONE 'UTC')::date";

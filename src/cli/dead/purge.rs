@@ -5,15 +5,23 @@ use std::{
     time::Duration,
 };
 
-use super::{connect, list};
+use super::{list, session};
 use crate::{
     cli::{
-        context::Context, environment::lookup, exit::Exit, progress::Progress, report::Failure, signals,
-        sources::DatabaseSource,
+        context::Context,
+        environment::lookup,
+        exit::Exit,
+        progress::Progress,
+        report::Failure,
+        signals,
+        sources::{DatabaseSource, KeysSource, Sources},
     },
     config,
     db::{Session, account},
-    vault::purge::{Condition, Purge},
+    vault::{
+        audit::checkpoint_after,
+        purge::{Condition, Purge},
+    },
 };
 
 /// The longest age that can be asked for: a slip with a unit is more likely than a letter of that age.
@@ -45,6 +53,8 @@ pub(super) struct Args {
     yes: bool,
     #[command(flatten)]
     database: DatabaseSource,
+    #[command(flatten)]
+    keys: KeysSource,
 }
 
 fn age(text: &str) -> Result<Duration, String> {
@@ -67,7 +77,8 @@ impl Args {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let asked = args.asked();
-    let session = connect(args.database, context).await?;
+    let config = Sources { database: args.database, keys: args.keys, ..Sources::default() }.config(context)?;
+    let session = session(&config).await?;
     let condition = Condition { older_than: args.older_than, reason: args.code.as_deref(), resolved: args.resolved };
     let mut purge = Purge::new(&session, condition).await?;
     let Purge { letters, unreplayed, .. } = purge;
@@ -82,9 +93,10 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
         ));
         confirm(context)?;
     }
-    delete(&session, &mut purge, &asked, context).await?;
+    let ended = delete(&session, &mut purge, &asked, context).await;
+    checkpoint_after(&session, &config).await;
     session.close().await;
-    Ok(Exit::Done)
+    ended.map(|()| Exit::Done)
 }
 
 /// Goes on only if somebody types yes.

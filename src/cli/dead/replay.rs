@@ -27,7 +27,10 @@ use crate::{
     queue::sqs::SqsQueue,
     replay::{Became, Fate, Order, Replay, ReplayError},
     start::{self, Options},
-    vault::dead::{self, Opening, Which},
+    vault::{
+        audit::checkpoint_after,
+        dead::{self, Opening, Which},
+    },
 };
 
 /// Put dead letters through the pipeline again, as the configuration and the table are now
@@ -117,10 +120,13 @@ async fn letters(args: &Args, config: &Config, context: &Context) -> Result<Exit
         dry_run: args.dry_run,
     };
     let stop = signals::listen()?;
-    let (replay, count) = Replay::new(order, ready.reader(config, &keys).await?, first, &stop.gently).await?;
+    let (mut replay, count) = Replay::new(order, ready.reader(config, &keys).await?, first, &stop.gently).await?;
     let total = count.min(args.limit.unwrap_or(u64::MAX));
     let mut shown = Shown { json: args.json, tally: Tally::default(), context };
-    let ended = shown.follow(replay, &stop, total).await;
+    let ended = shown.follow(&mut replay, &stop, total).await;
+    if let Ok(session) = replay.session().await {
+        checkpoint_after(session, config).await;
+    }
     context.say(shown.tally.summary(args.dry_run));
     ended?;
     Ok(if shown.tally.stay > 0 { Exit::Rejects } else { Exit::Done })
@@ -159,7 +165,7 @@ struct Shown<'a> {
 
 impl Shown<'_> {
     /// Replays so many letters. The first signal lets finish what is in hand.
-    async fn follow(&mut self, mut replay: Replay<'_>, stop: &Stop, total: u64) -> Result<(), Failure> {
+    async fn follow(&mut self, replay: &mut Replay<'_>, stop: &Stop, total: u64) -> Result<(), Failure> {
         let mut progress = Progress::new(self.context, "replaying", Some(total));
         let ended = loop {
             let left = total - self.tally.all();

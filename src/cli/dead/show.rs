@@ -19,11 +19,12 @@ use crate::{
         opening::{self, OpeningSource},
         report::{self, Failure, Hex},
         signals,
-        sources::{DatabaseSource, Sources},
+        sources::{DatabaseSource, KeysSource, Sources},
     },
     db::{Session, account},
     logging::Escaping,
     vault::{
+        audit::checkpoint_after,
         dead::{self, Letter, Opening, Taken},
         seal::OpenError,
     },
@@ -50,6 +51,8 @@ pub(super) struct Args {
     with: OpeningSource,
     #[command(flatten)]
     database: DatabaseSource,
+    #[command(flatten)]
+    keys: KeysSource,
     /// Print JSON, with the body in base64
     #[arg(long)]
     json: bool,
@@ -77,13 +80,14 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 async fn show(args: Args, context: &Context) -> Result<Exit, Failure> {
     // Before anything is asked of the database: a slip of the hand is no attempt, and nothing is kept open while
     // somebody looks for a passphrase.
-    let config = Sources { database: args.database, ..Sources::default() }.config(context)?;
+    let config = Sources { database: args.database, keys: args.keys, ..Sources::default() }.config(context)?;
     let with = args.with.get(&config).await?;
     let session = session(&config).await?;
     let letter = find(&session, args.id, args.sent_at).await?;
     let me = account::me(&lookup);
     let opening = Opening { claimed: me.as_deref().unwrap_or("unknown"), reason: &args.reason };
     let taken = dead::take(&session, &[letter.key], opening).await?.pop();
+    checkpoint_after(&session, &config).await;
     session.close().await;
     let taken = taken.ok_or_else(|| Failure::new(Exit::Usage, "the dead letter has just been purged"))?;
 

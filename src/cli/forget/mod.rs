@@ -28,6 +28,7 @@ use crate::{
     db::{DbError, account},
     start::{self, Databases},
     vault::{
+        audit::checkpoint_after,
         erase::{
             EraseError, Eraser, Person, Replayed, Why,
             journal::{Journal, JournalError},
@@ -105,7 +106,7 @@ async fn forget(args: Args, context: &Context) -> Result<Exit, Failure> {
         let mut journal = Journal::open(file, false).map_err(|error| failure(error.into()))?;
         let eraser = eraser(&config, &key).await?;
         let replayed = eraser.replay(why, &key, &mut journal).await.map_err(failure)?;
-        close(eraser).await;
+        close(eraser, &config).await;
         tell(&replayed, args.json, context)?;
         return Ok(Exit::Done);
     }
@@ -120,7 +121,7 @@ async fn forget(args: Args, context: &Context) -> Result<Exit, Failure> {
             Receipt::of_erasure(&erased, &config)
         }
     };
-    close(eraser).await;
+    close(eraser, &config).await;
     receipt.print(args.json)?;
     Ok(Exit::Done)
 }
@@ -154,7 +155,8 @@ async fn eraser(config: &Config, key: &SubjectKey) -> Result<Eraser, Failure> {
     Ok(eraser)
 }
 
-async fn close(eraser: Eraser) {
+async fn close(eraser: Eraser, config: &Config) {
+    checkpoint_after(&eraser.rows, config).await;
     eraser.rows.close().await;
     if let Some(slots) = eraser.slots {
         slots.close().await;

@@ -15,6 +15,7 @@ use super::{
     vault::{self, Databases},
 };
 use crate::vault::{
+    audit::checkpoint_after,
     epochs::Opener,
     reveal::{self, Answer, AnswerError, Why},
     token::{Token, TokenRoot},
@@ -101,6 +102,7 @@ async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
         // Before anything is shown: a value whose showing cannot be recorded stays here.
         let counts = fates.counts(wanted.iter().map(|(token, _)| token));
         reveal::record(databases.rows(), number, &claimed, counts).await.map_err(vault::refused)?;
+        checkpoint_after(databases.rows(), &config).await;
     }
     databases.close().await;
     let written = destination.write(&fates.text(&tokens, args.json));

@@ -3,6 +3,7 @@
 //! It sends batches of ten, several at once, and says for every entry whether it was done. It does not wait, back off or
 //! repeat: whoever holds the queue does.
 
+mod call;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod send;
@@ -22,13 +23,16 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use md5::{Digest, Md5};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use self::send::{Group, Outgoing, Sent};
-use self::wire::{BATCH, IDS, ReceivedMessage};
+use self::{
+    call::{call, find, read, refusal, unreadable, written},
+    wire::{BATCH, IDS, ReceivedMessage},
+};
 use super::{Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt, room::Room};
 use crate::{
-    aws::{AwsClient, AwsError, AwsSettings, Operation, Service},
+    aws::{AwsClient, AwsSettings, Operation, Service},
     pii::Pii,
 };
 
@@ -358,54 +362,6 @@ impl Queue for SqsQueue {
 
 fn poll(wait: Duration) -> Operation {
     Operation { action: "ReceiveMessage", timeout: wait + POLL_MARGIN, repeatable: true }
-}
-
-async fn find(client: &AwsClient, name: &str) -> Result<String, QueueError> {
-    let operation = Operation { action: "GetQueueUrl", timeout: ANSWER, repeatable: true };
-    let answer = call(client, operation, &wire::GetUrl { queue_name: name }).await?;
-    Ok(read::<wire::UrlAnswer>(operation.action, &answer)?.queue_url)
-}
-
-async fn call(client: &AwsClient, operation: Operation, request: &impl Serialize) -> Result<Bytes, QueueError> {
-    let body = written(operation.action, request)?;
-    client.call(operation, body).await.map_err(|error| refusal(operation.action, &error))
-}
-
-fn written(action: &'static str, request: &impl Serialize) -> Result<Bytes, QueueError> {
-    serde_json::to_vec(request).map(Bytes::from).map_err(|error| unreadable(action, "request", &error))
-}
-
-fn read<'a, T: Deserialize<'a>>(action: &'static str, answer: &'a [u8]) -> Result<T, QueueError> {
-    serde_json::from_slice(answer).map_err(|error| unreadable(action, "answer", &error))
-}
-
-/// Says where JSON is wrong and of what kind the mistake is: its own text may quote a message.
-fn unreadable(action: &'static str, what: &str, error: &serde_json::Error) -> QueueError {
-    let (category, line, column) = (error.classify(), error.line(), error.column());
-    let reason = format!("the {what} is not what SQS's JSON protocol says ({category:?} at {line}:{column})");
-    QueueError::Unavailable { action, reason, cause: Cause::Fault }
-}
-
-fn refusal(action: &'static str, error: &AwsError) -> QueueError {
-    let reason = match error {
-        AwsError::NotFound { code } => {
-            format!("the queue does not exist ({code}): check its name, the account and the region")
-        }
-        other => other.to_string(),
-    };
-    let unavailable = |cause| QueueError::Unavailable { action, reason: reason.clone(), cause };
-    match error {
-        AwsError::Network { .. } | AwsError::Timeout { .. } | AwsError::Server { .. } => unavailable(Cause::Fault),
-        AwsError::Throttled { code } if code == "OverLimit" => unavailable(Cause::Crowded),
-        AwsError::Throttled { .. } => unavailable(Cause::Throttled),
-        AwsError::Credentials { passing: true, .. } => unavailable(Cause::Fault),
-        AwsError::NotFound { .. } => unavailable(Cause::Missing),
-        AwsError::Credentials { .. }
-        | AwsError::Denied { .. }
-        | AwsError::ClockSkew { .. }
-        | AwsError::Rejected { .. }
-        | AwsError::Configuration(_) => QueueError::Denied { action, reason },
-    }
 }
 
 fn depth(found: &wire::QueueAttributes) -> Depth {

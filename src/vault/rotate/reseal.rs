@@ -81,7 +81,7 @@ mod tests {
         let mut epoch = EpochKey::new(&secret, 0, vec![]);
         let slot = epoch.slot(SubjectTag([5; 16]));
         let mut sealed = Vec::new();
-        epoch.seal_value(&slot, "ip", &token, Original { kind, raw }, &mut sealed);
+        epoch.seal_value((&slot, "ip", &token), Original { kind, raw }, &mut sealed);
         let (subject, month) = (slot.subject, "2026-11-01".to_owned());
         let entry = Entry { token, subject, month, field: "ip".to_owned(), epoch: secret.id, sealed };
         (entry, open, slot.salt)
@@ -134,7 +134,7 @@ mod tests {
                 tag[..4].copy_from_slice(&number.to_be_bytes());
                 let (slot, token) = (epoch.slot(SubjectTag(tag)), old.token(Kind::Ip, &raw).unwrap());
                 let mut sealed = Vec::new();
-                epoch.seal_value(&slot, "ip", &token, Original { kind: Kind::Ip, raw: &raw }, &mut sealed);
+                epoch.seal_value((&slot, "ip", &token), Original { kind: Kind::Ip, raw: &raw }, &mut sealed);
                 let (subject, month, field) = (slot.subject, String::new(), "ip".to_owned());
                 (Entry { token, subject, month, field, epoch: secret.id, sealed }, slot.salt)
             })

@@ -93,7 +93,7 @@ impl Stock {
             for value in &values(person) {
                 let (kind, field, raw) = value;
                 let (mut sealed, made) = (vec![], ring.token.domain(field).unwrap().token(*kind, raw).unwrap());
-                epoch.seal_value(&slot, field, &made, Original { kind: *kind, raw }, &mut sealed);
+                epoch.seal_value((&slot, field, &made), Original { kind: *kind, raw }, &mut sealed);
                 let tag = hex(&slot.subject.0);
                 entries.push(format!("('\\x{made}', '\\x{tag}', '{field}', '\\x{}')", hex(&sealed)));
             }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use masq::{
+    db::known_keys::Active,
     event::Reason,
     mutant::Mutant,
     queue::Key,
@@ -371,6 +372,10 @@ impl Sink for SimSink {
         let mut state = self.database.world.state();
         state.processes[self.process].reading.retain(|key| !keys.contains(key));
         Ok(())
+    }
+
+    async fn active_key(&mut self) -> Result<Option<Active>, SinkError> {
+        Ok(None)
     }
 
     fn reset(&mut self) {

@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     db::{Session, account, migrations},
     start,
-    vault::rotate::Why,
+    vault::{audit::checkpoint_after, rotate::Why},
 };
 
 /// How long a database is waited for. Somebody sits in front of it.
@@ -100,7 +100,18 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<Exit, Failure>
     let claimed = me.as_deref().unwrap_or("unknown");
     let scene =
         Scene { why: Why { claimed, reason: &args.reason, ticket: args.ticket.as_deref() }, dir: &dir, context };
-    if args.recovery { recovery::run(args, &config, &scene).await } else { token::run(args, &config, &scene).await }
+    let exit = match args.recovery {
+        true => recovery::run(args, &config, &scene).await?,
+        false => token::run(args, &config, &scene).await?,
+    };
+    // The work is done: where this fails, the next checkpoint covers it too.
+    if config.audit.checkpoints.is_some()
+        && let Ok(session) = session(&config).await
+    {
+        checkpoint_after(&session, &config).await;
+        session.close().await;
+    }
+    Ok(exit)
 }
 
 /// What every step has at hand.

@@ -1,15 +1,17 @@
 //! `masq audit`: a log that was made by the real pipeline and commands, then changed in every way in which the owner of its
 //! database can change it.
 
+mod checkpoints;
+
 use std::{path::PathBuf, process::Output};
 
-use masq::vault::audit::{checkpoint_after, export, leaf::Entry};
+use masq::vault::audit::{export, leaf::Entry};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     scene::Scene,
-    support::{Database, Keys, config, config_of, login, masq},
+    support::{Database, Keys, config_of, login, masq},
 };
 
 /// A database with a log, the keys it was written with, and a directory with what was taken out of it.
@@ -226,42 +228,6 @@ async fn what_was_changed_with_all_hashes_is_found_by_a_checkpoint_alone() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_proves_nothing_is_found() {
-    let log = Log::create().await;
-    let note = log.sign();
-    std::fs::write(log.path("changed"), note.replacen(&log.size().await.to_string(), "1", 1)).unwrap();
-    std::fs::write(log.path("nonsense"), "hello\n\u{ff}").unwrap();
-    for file in ["changed", "nonsense"] {
-        assert_eq!(log.findings(&["--checkpoint", "checkpoints", file]), [("bad_checkpoint".to_owned(), None)]);
-    }
-    let others = Keys::create();
-    let key = others.path().join("audit.pub");
-    let (code, out, _) = log.audit(&["verify", "--checkpoint", "checkpoints", "--public-key", key.to_str().unwrap()]);
-    assert!(code == 3 && out.contains("not signed with this key"), "{out}");
-
-    let (code, _, said) = log.audit(&["verify", "--checkpoint", "nowhere"]);
-    assert!(code == 78 && said.contains("cannot read nowhere"), "{said}");
-    std::fs::write(log.path("log.jsonl"), "{}\n").unwrap();
-    let (code, _, said) = log.audit(&["verify", "--exported", "log.jsonl"]);
-    assert!(code == 78 && said.contains("line 1 of log.jsonl is no entry"), "{said}");
-    std::fs::remove_file(log.keys.path().join("audit.key")).unwrap();
-    let (code, _, said) = log.audit(&["checkpoint"]);
-    assert!(code == 78 && said.contains("audit.key") && said.contains("masq keys new"), "{said}");
-}
-
-#[tokio::test]
-async fn the_configured_file_of_checkpoints_lies_beside_the_configuration() {
-    let log = Log::create().await;
-    std::fs::create_dir(log.path("etc")).unwrap();
-    std::fs::write(log.path("etc/masq.toml"), "[audit]\ncheckpoints = \"signed\"\n").unwrap();
-    let (code, note, said) = log.audit(&["checkpoint", "--config", "etc/masq.toml"]);
-    assert_eq!(code, 0, "{said}");
-    assert_eq!(std::fs::read_to_string(log.path("etc/signed")).unwrap().trim_start(), note);
-    let (_, out, _) = log.audit(&["verify", "--config", "etc/masq.toml"]);
-    assert!(out.contains("1 checkpoints") && !out.contains("note"), "{out}");
-}
-
-#[tokio::test]
 async fn rows_of_the_vault_that_vanish_are_found() {
     let log = Log::create().await;
     let closed = log.database.query("SELECT seq, detail FROM masq.audit WHERE action = 'epoch'").await;
@@ -363,24 +329,4 @@ async fn slots_are_counted_in_their_own_database() {
     assert_eq!(log.findings(&[]), []);
     slots.execute("DELETE FROM masq_slots.slots").await;
     assert_eq!(log.findings(&[]), broken("missing_rows", 1));
-}
-
-#[tokio::test]
-async fn a_checkpoint_follows_work_where_file_and_key_are_at_hand() {
-    let log = Log::create().await;
-    let session = log.database.session().await;
-    let mut config = config();
-    config.keys.dir = Some(log.keys.path());
-    checkpoint_after(&session, &config).await;
-    assert_eq!(std::fs::read_dir(log.here.path()).unwrap().count(), 0, "no file is named");
-    config.audit.checkpoints = Some(log.path("checkpoints"));
-    for _ in 0..2 {
-        checkpoint_after(&session, &config).await;
-    }
-    let (_, out, _) = log.audit(&["verify", "--checkpoint", "checkpoints"]);
-    assert!(out.contains("the latest of 2 checkpoints"), "{out}");
-    std::fs::remove_file(log.keys.path().join("audit.key")).unwrap();
-    checkpoint_after(&session, &config).await;
-    let (_, out, _) = log.audit(&["verify", "--checkpoint", "checkpoints"]);
-    assert!(out.contains("the latest of 2 checkpoints"), "{out}");
 }
