@@ -29,13 +29,15 @@ async fn what_comes_out_adds_up() {
     assert!(widest.chars().count() <= 80, "wider than a terminal: {widest}");
 }
 
+/// The lines after the first one with these words.
+fn after<'a>(stdout: &'a str, words: &'a str) -> impl Iterator<Item = &'a str> {
+    assert!(stdout.contains(words), "{words:?} is not in\n{stdout}");
+    stdout.lines().skip_while(move |line| !line.contains(words)).skip(1)
+}
+
 /// Found, revealed, forgotten by one of two, revealed again, and all of it on record.
 fn the_way_back_is_shown(stdout: &str) {
-    let after = |words: &str| {
-        let mut lines = stdout.lines().skip_while(|line| !line.contains(words));
-        assert!(lines.next().is_some(), "{words:?} is not in\n{stdout}");
-        lines
-    };
+    let after = |words| after(stdout, words);
     let ip = stdout.lines().find_map(|line| line.strip_prefix("$ echo ")?.strip_suffix(" -")).unwrap();
     let ip = ip.split(' ').next().unwrap();
     let token = after("masq find --field ip").next().unwrap();

@@ -167,7 +167,7 @@ impl<'a> WayBack<'a> {
         report::print(format_args!(
             "\nThe first of them wants to be forgotten:\n\n$ echo {id} | masq forget --purpose {} \\\n    \
              --ticket {} --reason \"{REASON}\" --erasures erasures.jsonl -\n\
-             {} unlinked, {} and {} deleted\n",
+             {} unlinked from this person; {} and {} deleted\n",
             why.purpose,
             why.ticket,
             counted(erased.rows.values().sum(), "row"),
@@ -179,7 +179,9 @@ impl<'a> WayBack<'a> {
 
     /// What is on record of the steps; not the workers' own entries.
     async fn list(&self) -> Result<(), Failure> {
-        let mut text = "\nAll of it is on record (shown without times and outcomes):\n\n$ masq audit list\n".to_owned();
+        let mut text =
+            "\nAll of it is on record (here without times, outcomes and the workers' entries):\n\n$ masq audit list\n"
+                .to_owned();
         read::entries(self.session(), &Which::default(), |seen| {
             if let Seen::Entry(entry) = seen
                 && entry.action != "epoch"
