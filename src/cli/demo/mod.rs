@@ -8,9 +8,9 @@ mod forgetful;
 mod household;
 mod summary;
 mod way_back;
+mod world;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,38 +24,28 @@ use self::{
     household::Household,
     summary::{Counts, Summary},
     way_back::WayBack,
+    world::{QUEUE, World},
 };
 use super::{
     connect,
     context::Context,
-    environment::lookup,
     exit::Exit,
     progress::Progress,
     report::{self, Failure},
     signals::{self, Stop},
 };
 use crate::{
-    config::{Config, Override, Overrides, Sources},
-    local::{
-        logins::{Login, Logins, Share},
-        postgres::{Options as PostgresOptions, PrivatePostgres},
-        scratch::Scratch,
-        sqs::SqsServer,
-    },
+    config::Config,
+    local::logins::{Login, Logins, Share},
     metrics::Metrics,
     pipeline::{self, Status, Worker},
     queue::{
         Queue,
-        memory::{MemoryQueues, Settings},
         sqs::{Outgoing, Sent, SqsQueue},
     },
     sink::postgres::PostgresSink,
     start::{self, Options, Shared},
-    vault::keyring,
 };
-
-/// The queue's name, as in the exercise that masq grew from.
-const QUEUE: &str = "login-queue";
 
 /// How long a received message stays hidden. Short, so that what was delivered twice comes again while one watches.
 const VISIBILITY: Duration = Duration::from_secs(3);
@@ -116,29 +106,18 @@ fn adds_up(wrong: &[String]) -> Result<(), Failure> {
     Err(failure.hint("this is a bug in masq; please report it with the seed"))
 }
 
-/// What runs while the demo does; it ends with it.
-struct World {
-    postgres: PrivatePostgres,
-    server: SqsServer,
-    directory: Scratch,
-}
-
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let stop = signals::listen()?;
     context.say("Starting a private PostgreSQL and a local SQS-compatible queue …");
     let world = tokio::select! {
-        world = World::start(&args) => world?,
+        world = World::start(args.postgres_bin.clone()) => world?,
         () = stop.gently.started() => return Err(stopped()),
     };
     let outcome = tokio::select! {
         outcome = show(&args, context, &world, &stop) => outcome,
         () = stop.now.started() => Err(stopped()),
     };
-    let World { postgres, server, directory } = world;
-    server.stop().await;
-    postgres.stop().await;
-    // Only now: a server that runs would miss its files.
-    drop(directory);
+    world.stop().await;
     outcome
 }
 
@@ -168,55 +147,15 @@ async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Res
     demo.sum_up(&logins, forgetful.forgotten(), took).await?;
     if let Some(household) = &household {
         let way_back = WayBack::open(&demo.config, &world.keys(), household).await?;
-        adds_up(&way_back.walk(&world.keys(), &world.directory.path().join("erasures.jsonl")).await?)?;
+        adds_up(&way_back.walk(&world.keys(), &world.erasures()).await?)?;
+    } else {
+        context.say("No two persons logged in: send more to see the way back.");
     }
     report::print(NEXT)?;
     if args.keep {
         demo.keep(world).await?;
     }
     Ok(Exit::Done)
-}
-
-impl World {
-    /// Starts the queue and the database, side by side.
-    async fn start(args: &Args) -> Result<Self, Failure> {
-        let failure = |error: &dyn std::error::Error| Failure::of(Exit::Absent, error);
-        let directory = Scratch::new("masq-demo-").map_err(|error| failure(&error))?;
-        let options = PostgresOptions {
-            directory: directory.path().join("postgres"),
-            bin: args.postgres_bin.clone(),
-            path: lookup("PATH"),
-            port: Some(0),
-            ..PostgresOptions::default()
-        };
-        let queues = MemoryQueues::new();
-        let settings = Settings { visibility: VISIBILITY, ..Settings::default() };
-        queues.create(QUEUE, settings).map_err(|error| failure(&error))?;
-        keyring::create(&directory.path().join("keys"), None)?;
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (postgres, server) = tokio::join!(PrivatePostgres::start(&options), SqsServer::start(loopback, queues));
-        Ok(Self {
-            postgres: postgres.map_err(|error| failure(&error))?,
-            server: server.map_err(|error| failure(&error))?,
-            directory,
-        })
-    }
-
-    fn keys(&self) -> PathBuf {
-        self.directory.path().join("keys")
-    }
-
-    /// The built-in configuration, pointed at this world.
-    fn config(&self) -> Result<Config, Failure> {
-        let said = |value: String| Some(Override { value, source: "demo".to_owned() });
-        let overrides = Overrides {
-            queue_url: said(self.server.queue_url(QUEUE)),
-            database_url: said(self.postgres.conninfo()),
-            keys_dir: said(self.keys().display().to_string()),
-            ..Overrides::default()
-        };
-        Ok(Config::check(&Sources { file: None, overrides })?)
-    }
 }
 
 impl Demo<'_> {
@@ -296,7 +235,7 @@ impl Demo<'_> {
     /// Goes on loading what is sent, until Ctrl-C.
     async fn keep(&self, world: &World) -> Result<(), Failure> {
         let workers = Box::pin(self.workers(&self.queue, false)).await?;
-        let database = world.postgres.tcp_conninfo().unwrap_or_else(|| world.postgres.conninfo());
+        let database = world.database();
         self.context.say(format_args!(
             "\nStill running. Look inside from another terminal:\n  export DATABASE_URL='{database}'\n  \
              export MASQ_KEYS='{}'\n  psql \"$DATABASE_URL\"\n  masq find --field ip -\n  masq audit list\n\
