@@ -32,7 +32,7 @@ use crate::{
         postgres::{PostgresSink, Target},
         witness::Stand,
     },
-    vault::{keyfile::KeyError, keyring::KeyRing, refusal::Refusal, token::TooLong},
+    vault::{keyfile::KeyError, keyring::KeyRing, refusal::Refusal, retention::Keep, token::TooLong},
 };
 
 /// How long a message is hidden from others where neither the configuration nor the queue says: SQS's own default.
@@ -77,6 +77,8 @@ pub struct Ready {
     oldest: i64,
     /// The queue's ARN or name.
     queue: String,
+    /// The keys to be used instead of those that were given, for another of theirs makes the tokens here.
+    active_keys: Option<Arc<KeyRing>>,
 }
 
 impl Ready {
@@ -104,16 +106,16 @@ impl Ready {
         intake: &Intake,
     ) -> Result<Vec<Worker<Q, PostgresSink>>, StartError> {
         let decoder = Arc::new(decoder(config, &self.stored));
+        let keys = self.active_keys.as_ref().unwrap_or(&shared.keys);
         let mut workers = Vec::with_capacity(config.database.connections);
         for _ in 0..config.database.connections {
-            let epoch = shared.keys.new_epoch(now_ms()).await?;
+            let epoch = keys.new_epoch(now_ms()).await?;
             workers.push(Worker {
                 queue: queue.clone(),
                 sink: PostgresSink::new(self.target(), self.oldest),
                 intake: intake.clone(),
                 decoder: Arc::clone(&decoder),
-                masker: Masker::new(&config.columns, &self.stored, Arc::clone(&shared.keys), epoch)?
-                    .of_queue(&self.queue),
+                masker: Masker::new(&config.columns, &self.stored, Arc::clone(keys), epoch)?.of_queue(&self.queue),
                 status: Arc::clone(&shared.status),
                 metrics: Arc::clone(&shared.metrics),
             });
@@ -130,6 +132,7 @@ impl Ready {
         config: &Config,
         keys: &Arc<KeyRing>,
     ) -> Result<(Decoder, Masker, PostgresSink), StartError> {
+        let keys = self.active_keys.as_ref().unwrap_or(keys);
         let epoch = keys.new_epoch(now_ms()).await?;
         let masker = Masker::new(&config.columns, &self.stored, Arc::clone(keys), epoch)?.of_queue(&self.queue);
         Ok((decoder(config, &self.stored), masker, PostgresSink::new(self.target(), self.oldest)))
@@ -205,7 +208,7 @@ pub async fn database(
     // Before a table is created that does not take them.
     refuse_problems(&mut check::defaults(config))?;
     let mut patience = Patience::new(options.deadline);
-    let (table, stored, oldest) = loop {
+    let Prepared { table, stored, oldest, active_keys } = loop {
         match prepare(&connector, config, keys, options).await {
             Err(StartError::Absent(what)) => patience.wait("database", what).await?,
             prepared => break prepared?,
@@ -218,8 +221,9 @@ pub async fn database(
     let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
     let queue = queue_name.to_owned();
     let stand = Stand::default();
-    let target = Target { connector, table, columns, retention, dedupe_retention, queue, stand, slots };
-    Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned() })
+    let keep = Keep { values: config.vault.retention, letters: config.dead_letters.retention };
+    let target = Target { connector, table, columns, retention, dedupe_retention, queue, stand, keep, slots };
+    Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned(), active_keys })
 }
 
 /// Migrates the database with the slots, if something is missing there.
@@ -236,13 +240,21 @@ pub async fn prepare_slots(slots: &Connector, deadline: Instant) -> Result<(), S
     Ok(())
 }
 
-/// The target table, the types of the configured columns, and the oldest SentTimestamp that the ledger remembers.
+/// The target table, the types of the configured columns, the oldest SentTimestamp that the ledger remembers, and the keys
+/// to be used instead of those that were given.
+struct Prepared {
+    table: Table,
+    stored: Vec<ColumnType>,
+    oldest: i64,
+    active_keys: Option<Arc<KeyRing>>,
+}
+
 async fn prepare(
     connector: &Connector,
     config: &Config,
     keys: &KeyRing,
     options: Options,
-) -> Result<(Table, Vec<ColumnType>, i64), StartError> {
+) -> Result<Prepared, StartError> {
     let mut session = connect(connector, options.deadline).await?;
     let mut examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     refuse_problems(&mut examined.findings)?;
@@ -250,9 +262,9 @@ async fn prepare(
         migrate(&mut session, config).await?;
         examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     }
-    let Examined { mut findings, table, stored, .. } = examined;
+    let Examined { mut findings, table, stored, active_keys, .. } = examined;
     refuse_problems(&mut findings)?;
-    refuse_problems(&mut known_keys::claim(&session, keys).await?)?;
+    refuse_problems(&mut known_keys::claim(&session, active_keys.as_ref().unwrap_or(keys)).await?)?;
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
@@ -263,7 +275,7 @@ async fn prepare(
         .await
         .map_err(|error| DbError::new("making the ledger's partitions", &error))?;
     session.close().await;
-    Ok((table, stored, oldest))
+    Ok(Prepared { table, stored, oldest, active_keys: active_keys.map(Arc::new) })
 }
 
 /// Creates or upgrades the schema `masq` and, if it is missing, the target table.

@@ -11,7 +11,7 @@ use crate::{
         sqs::{SqsQueue, SqsSettings},
     },
     start::Databases,
-    vault::keyring::KeyRing,
+    vault::keyring::{KeyRing, Lookup},
 };
 
 /// How long a transaction may stand still between two statements, where nothing but bytes is moved. Longer, and a
@@ -136,7 +136,7 @@ pub(super) async fn keys(config: &Config) -> Result<Arc<KeyRing>, Failure> {
         ));
     };
     let epoch_key = config.keys.kms_epoch_key.as_deref();
-    Ok(Arc::new(Box::pin(KeyRing::load_with_kms(dir, None, epoch_key, &lookup)).await?))
+    Ok(Arc::new(Box::pin(KeyRing::load_with_kms(dir, None, epoch_key, &(Arc::new(lookup) as Lookup))).await?))
 }
 
 /// Says which server, queue and table are meant, so that a wrong one is noticed early.

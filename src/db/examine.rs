@@ -21,6 +21,8 @@ pub struct Examined {
     pub table: Option<Table>,
     /// The types of the configured columns, in their order; short of some if there are problems.
     pub stored: Vec<ColumnType>,
+    /// The keys with the token key that makes tokens here, if it is another one of theirs.
+    pub active_keys: Option<KeyRing>,
     /// Whether `masq migrate` has something to do: a part of the schema `masq` or the target table is missing.
     pub needs_migration: bool,
 }
@@ -47,8 +49,10 @@ pub async fn examine(
     // Without them nothing more can be asked.
     let schema_missing =
         lacking.is_none() && migrations::are_missing(session, migrations::beside_rows(&config.vault)).await?;
+    let mut active_keys = None;
     if let Some(keys) = keys.filter(|_| lacking.is_none() && !schema_missing) {
-        findings.extend(known_keys::compare(session, keys).await?);
+        active_keys = known_keys::active_keys(session, keys).await?;
+        findings.extend(known_keys::compare(session, active_keys.as_ref().unwrap_or(keys)).await?);
     }
     findings.extend(lacking);
     if findings.iter().any(|finding| finding.severity == Severity::Denied) {
@@ -60,7 +64,7 @@ pub async fn examine(
     if needs_migration {
         findings.extend(missing_rights_to_create(session, config).await?);
     }
-    Ok(Examined { findings, table, stored, needs_migration })
+    Ok(Examined { findings, table, stored, active_keys, needs_migration })
 }
 
 /// Rights that are named when several are missing. One role has them all, so more names would help nobody.

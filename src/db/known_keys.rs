@@ -3,7 +3,10 @@
 
 use std::num::NonZeroU8;
 
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{
+    Client,
+    types::{ToSql, Type},
+};
 
 use super::{DbError, Session};
 use crate::{
@@ -59,12 +62,35 @@ pub async fn claim(session: &Session, keys: &KeyRing) -> Result<Vec<Finding>, Db
 ///
 /// # Errors
 /// If it cannot say.
-pub async fn active_kid(session: &Session) -> Result<Option<NonZeroU8>, DbError> {
-    let failed = |error| DbError::new("asking which key makes tokens", &error);
-    let kid =
-        session.query_typed("SELECT kid FROM masq.token_keys WHERE state = 'active'", &[]).await.map_err(failed)?;
-    let kid = kid.first().map(|row| row.try_get::<_, i16>(0)).transpose().map_err(failed)?;
-    Ok(kid.and_then(|kid| u8::try_from(kid).ok()).and_then(NonZeroU8::new))
+pub async fn active(client: &Client) -> Result<Option<Active>, tokio_postgres::Error> {
+    let rows = client.query_typed("SELECT kid, check_value FROM masq.token_keys WHERE state = 'active'", &[]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let kid = u8::try_from(row.try_get::<_, i16>(0)?).ok().and_then(NonZeroU8::new);
+    let check = row.try_get(1)?;
+    Ok(kid.map(|kid| Active { kid, check }))
+}
+
+/// The keys with another token key of theirs, if that is the one that makes tokens now. One that is not here is said by
+/// [`compare`].
+///
+/// # Errors
+/// If the database cannot answer.
+pub async fn active_keys(session: &Session, keys: &KeyRing) -> Result<Option<KeyRing>, DbError> {
+    let active = active(session).await.map_err(|error| DbError::new("asking which key makes tokens", &error))?;
+    let other = active.filter(|active| active.kid != keys.token.kid());
+    Ok(match other {
+        Some(active) => keys.with_kid(active.kid).await.ok(),
+        None => None,
+    })
+}
+
+/// The key that makes tokens now, as far as a database knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// Its id.
+    pub kid: NonZeroU8,
+    /// [`crate::vault::token::TokenRoot::check_value`] of it.
+    pub check: Vec<u8>,
 }
 
 /// `None`: it has never seen any keys.

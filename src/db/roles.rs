@@ -15,7 +15,10 @@ use super::{
     catalog::{Table, quote_ident},
     migrations::Schema,
 };
-use crate::check::{Finding, Severity};
+use crate::{
+    check::{Finding, Severity},
+    config::VaultConfig,
+};
 
 /// Makes the roles, and this login a member of masq_owner where it must be one. In a transaction of its own: other
 /// databases of the cluster wait for it.
@@ -212,4 +215,17 @@ pub async fn remedy(session: &Session) -> Result<String, DbError> {
             "run `masq migrate --roles` with the login that made the schema masq, then GRANT masq_writer TO {me}"
         ),
     })
+}
+
+/// Sets who may have how much revealed, in the database, where no program can go past it.
+///
+/// # Errors
+/// If the database refuses.
+pub async fn set_limits(session: &Session, vault: &VaultConfig) -> Result<(), DbError> {
+    const SET: &str = "UPDATE masq.policy SET approve_above = $1, daily_quota = $2 \
+                       WHERE (approve_above, daily_quota) IS DISTINCT FROM ($1, $2)";
+    let number = |limit: u32| i32::try_from(limit).unwrap_or(i32::MAX);
+    let (approve_above, daily_quota) = (number(vault.approve_above), number(vault.daily_quota));
+    let set = session.execute_typed(SET, &[(&approve_above, Type::INT4), (&daily_quota, Type::INT4)]).await;
+    set.map(drop).map_err(|error| DbError::new("setting the limits on reveals", &error))
 }

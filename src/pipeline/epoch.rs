@@ -35,11 +35,13 @@ pub(super) struct Renewal {
     asked: Option<AbortOnDropHandle<Result<EpochKey, KeyError>>>,
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// Whether the key that this worker makes tokens with makes none any more.
+    pub(super) key_replaced: bool,
 }
 
 impl Default for Renewal {
     fn default() -> Self {
-        Self { asked: None, backoff: Backoff::new(FIRST, LONGEST), not_before: None }
+        Self { asked: None, backoff: Backoff::new(FIRST, LONGEST), not_before: None, key_replaced: false }
     }
 }
 

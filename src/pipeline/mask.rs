@@ -44,7 +44,7 @@ struct Masked {
 /// What is done to the values of a column.
 enum Action {
     Plain,
-    Token(DomainKey),
+    Token { domain: String, key: DomainKey },
     Sha256,
     Prefix,
     Redact,
@@ -61,7 +61,9 @@ impl Masker {
         let action = |column: &Column| {
             Ok(match &column.mask {
                 None => Action::Plain,
-                Some(Mask::Hmac { domain }) => Action::Token(keys.token.domain(domain)?),
+                Some(Mask::Hmac { domain }) => {
+                    Action::Token { domain: domain.clone(), key: keys.token.domain(domain)? }
+                }
                 Some(Mask::Sha256) => Action::Sha256,
                 Some(Mask::Prefix) => Action::Prefix,
                 Some(Mask::Redact) => Action::Redact,
@@ -89,6 +91,20 @@ impl Masker {
     /// The keys it masks and seals with.
     pub fn keys(&self) -> &KeyRing {
         &self.keys
+    }
+
+    /// Masks with these keys from now on.
+    ///
+    /// # Errors
+    /// A domain is too long for a token; it was not with the keys before.
+    pub fn use_keys(&mut self, keys: KeyRing) -> Result<(), TooLong> {
+        for Masked { action, .. } in &mut self.columns {
+            if let Action::Token { domain, key } = action {
+                *key = keys.token.domain(domain)?;
+            }
+        }
+        self.keys = Arc::new(keys);
+        Ok(())
     }
 
     /// The epoch under whose key bodies and values are being sealed.
@@ -204,7 +220,7 @@ fn original(field: &Field) -> Original<'_> {
 fn masked(out: &mut Vec<u8>, stored: ColumnType, action: &Action, field: &Field) -> Option<Token> {
     match (action, field.value) {
         (Action::Plain, _) => copy::field(out, stored, field),
-        (Action::Token(key), value) => {
+        (Action::Token { key, .. }, value) => {
             let token = match value {
                 Value::Ip(address) => key.ip(address),
                 _ => key.text(&field.raw).expect("decode refuses a text that is too long for a token"),

@@ -17,6 +17,7 @@ pub mod acknowledge;
 mod circuit;
 mod envelope;
 mod epoch;
+mod keys;
 mod refused;
 mod retry;
 mod status;
@@ -137,19 +138,23 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
 
     /// Takes what comes, and settles it. `false`: it is time to stop.
     async fn round(&mut self, renewal: &mut Renewal, shutdown: &Shutdown) -> bool {
-        let Self { queue, intake, masker, status, metrics, .. } = self;
+        let Self { queue, sink, intake, masker, status, metrics, .. } = self;
         let surroundings = Surroundings { metrics, status, shutdown };
+        if renewal.key_replaced && !keys::renew(sink, masker, surroundings).await {
+            return false;
+        }
+        renewal.key_replaced = false;
         let Some(taken) = receive(queue, intake, surroundings).await else { return false };
         if !renewal.renew(masker, surroundings).await {
             self.put_back(taken.messages).await;
             return false;
         }
-        self.settle(taken, shutdown).await;
+        renewal.key_replaced = self.settle(taken, shutdown).await;
         true
     }
 
-    /// Takes a batch all the way.
-    async fn settle(&mut self, taken: Taken, shutdown: &Shutdown) {
+    /// Takes a batch all the way. Answers whether some of it has to be masked anew, with another key.
+    async fn settle(&mut self, taken: Taken, shutdown: &Shutdown) -> bool {
         let Taken { messages, lease } = taken;
         let mut clock = Clock::start(Arc::clone(&self.metrics));
 
@@ -176,9 +181,11 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         self.count(&mut loaded);
         clock.lap(Step::Load);
         let surroundings = Surroundings { metrics: &self.metrics, status: &self.status, shutdown };
+        let is_key_replaced = loaded.is_key_replaced();
         acknowledge(&self.queue, loaded, surroundings).await;
         clock.lap(Step::Acknowledge);
         drop(lease);
+        is_key_replaced
     }
 
     /// Counts what became of a batch, and keeps what the next one is to settle.

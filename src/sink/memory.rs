@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    db::known_keys::Active,
     event::Reason,
     queue::Key,
     sink::{Batch, Outcome, Sink, SinkError, Verdict, Witness},
@@ -208,6 +209,10 @@ impl Sink for MemorySink {
             tables.suspects.remove(key);
         }
         Ok(())
+    }
+
+    async fn active_key(&mut self) -> Result<Option<Active>, SinkError> {
+        Ok(None)
     }
 
     fn reset(&mut self) {}

@@ -28,6 +28,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
+    db::known_keys::Active,
     event::Reason,
     queue::{Key, Message},
     vault::{
@@ -210,6 +211,9 @@ pub trait Sink: Send + 'static {
 
     /// Takes them off the record: they have been read, and nothing happened.
     fn absolve(&mut self, keys: &[Key]) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// The key that makes tokens now, after [`SinkError::KeyReplaced`]. `None`: none has been noted.
+    fn active_key(&mut self) -> impl Future<Output = Result<Option<Active>, SinkError>> + Send;
 
     /// Forgets what was under way: a call was broken off, so the session may be in any state.
     fn reset(&mut self);

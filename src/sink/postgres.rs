@@ -18,6 +18,7 @@ use crate::{
     db::{
         ConnectError, Connector, Session,
         catalog::{Kind, Table},
+        known_keys::{self, Active},
         sqlstate::{self, Remedy},
     },
     queue::Key,
@@ -29,6 +30,7 @@ use crate::{
         transaction::{Transaction, Way, WriteError, Written, is_late},
         witness::Stand,
     },
+    vault::retention::Keep,
 };
 
 /// For how many batches the safe way is taken after a copy was aborted. More would pay its price (about 1.5 times the
@@ -37,6 +39,9 @@ const SAFE_BATCHES: u32 = 16;
 
 /// What `masq.hold_key` answers when another key makes the tokens now.
 const KEY_REPLACED: &str = "MQ010";
+
+/// What the database answers to an epoch that is sealed to a retired recipient.
+const RETIRED: &str = "MQ012";
 
 /// What a worker's sink writes to.
 pub struct Target {
@@ -54,6 +59,8 @@ pub struct Target {
     pub queue: String,
     /// What the table is known to have taken.
     pub stand: Stand,
+    /// How long sealed values and dead letters are kept.
+    pub keep: Keep,
     /// How the database with the slots is reached, if they are in one of their own.
     pub slots: Option<Connector>,
 }
@@ -112,6 +119,11 @@ impl PostgresSink {
             (Remedy::Isolate, Some(refused)) => {
                 let (sqlstate, place) = (refused.code().code().to_owned(), sqlstate::place(refused));
                 SinkError::Refused { sqlstate, place, witness: Witness::Unknown }
+            }
+            (_, Some(refused)) if refused.code().code() == RETIRED => {
+                self.open = None;
+                let what = "recovery.pub holds a recipient that is retired: take it out and start the worker again";
+                SinkError::Misconfigured(what.to_owned())
             }
             (_, Some(refused)) if refused.code().code() == KEY_REPLACED => {
                 SinkError::KeyReplaced("the key of these tokens is no longer the active one".to_owned())
@@ -178,6 +190,10 @@ impl Sink for PostgresSink {
 
     async fn absolve(&mut self, keys: &[Key]) -> Result<(), SinkError> {
         self.on_record(async |session| suspects::clear(session, keys).await).await
+    }
+
+    async fn active_key(&mut self) -> Result<Option<Active>, SinkError> {
+        self.on_record(async |session| known_keys::active(session).await).await
     }
 
     fn reset(&mut self) {

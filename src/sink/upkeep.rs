@@ -15,6 +15,7 @@ use crate::{
         Batch, Entry, SinkError, dead_letters, entries, ledger,
         postgres::{PostgresSink, Target},
     },
+    vault::{erase, retention},
 };
 
 /// How often the ledger's days are made and forgotten.
@@ -81,13 +82,32 @@ impl PostgresSink {
         if open.prune {
             let pruned = open.session.within(ledger::prune(&open.session, claims)).await;
             open.prune = *pruned.as_ref().unwrap_or(&false);
-            if let Err(error) = pruned {
-                tracing::warn!(
-                    error = sqlstate::describe(&error),
-                    "cannot prune the schema masq; tried again in an hour"
-                );
-            }
+            warn(&pruned, "cannot prune the schema masq; tried again in an hour");
+            let more = self.retain().await?;
+            self.open().await?.prune |= more;
         }
+        Ok(())
+    }
+
+    /// Deletes some of what has been kept long enough. Answers whether there may be more.
+    async fn retain(&mut self) -> Result<bool, SinkError> {
+        let keep = self.target.keep;
+        if keep.values.is_none() && keep.letters.is_none() {
+            return Ok(false);
+        }
+        self.slots().await?;
+        let Some(open) = &self.open else { return Ok(false) };
+        let kept = retention::keep(&open.session, self.slots.as_ref(), keep).await;
+        warn(&kept, "cannot delete what has been kept long enough; tried again in an hour");
+        Ok(kept.unwrap_or(false))
+    }
+
+    /// Deletes what an epoch that began before an erasure has brought back of an erased person.
+    async fn sweep(&mut self) -> Result<(), SinkError> {
+        self.slots().await?;
+        let Some(open) = &self.open else { return Ok(()) };
+        let swept = erase::sweep(&open.session, self.slots.as_ref(), erase::RECENT).await;
+        warn(&swept, "cannot delete what came back of erased persons; tried again in a minute");
         Ok(())
     }
 
@@ -105,13 +125,20 @@ impl PostgresSink {
         if let Some(open) = &self.open {
             self.epochs.tell(&open.session).await;
         }
-        Ok(())
+        self.sweep().await
     }
 
     /// Makes the partitions of both logs of days and months. Answers what the ledger remembers.
     pub(super) async fn keep_days(&mut self, session: &Session) -> Result<i64, SinkError> {
         let target = Arc::clone(&self.target);
         keep_partitions(session, &target).await.map_err(|error| self.explain_own(&error))
+    }
+}
+
+/// Says why something was not done that no message has to wait for.
+fn warn<T>(done: &Result<T, Error>, what: &str) {
+    if let Err(error) = done {
+        tracing::warn!(error = sqlstate::describe(error), "{what}");
     }
 }
 

@@ -7,6 +7,7 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod database;
 mod scene;
 mod scripted;
 mod source;

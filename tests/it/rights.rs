@@ -65,7 +65,7 @@ const ROLES: [(&str, &[&str], &[&str]); 6] = [
             "SELECT FROM masq.entries",
             "SELECT FROM masq.PARTITION",
             "DROP TABLE masq.PARTITION",
-            "INSERT INTO masq.PARTITION (token) VALUES ('')",
+            "INSERT INTO masq.PARTITION (token) VALUES ('') RETURNING token",
             "INSERT INTO masq.entries (month, token, subject_tag, field, epoch, sealed) \
              VALUES (date_trunc('month', now()), '', '', 'ip', ID, '') RETURNING token",
             "SELECT FROM masq.epochs",

@@ -1,10 +1,13 @@
 //! `masq demo`: the whole way on this machine with nothing configured, and a summary whose counts must add up.
 //!
-//! Everything is real: a PostgreSQL cluster, the SQS protocol over HTTP, the pipeline as `masq run` runs it. One thing is
-//! arranged: a share of the deletes is swallowed on its way to the queue, so that messages are delivered twice.
+//! Everything is real: a PostgreSQL cluster, the SQS protocol over HTTP, the pipeline as `masq run` runs it, the way back
+//! from a token to its value. Two things are arranged: a share of the deletes is swallowed on its way to the queue, so that
+//! messages are delivered twice; and two persons log in from one address.
 
 mod forgetful;
+mod household;
 mod summary;
+mod way_back;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,7 +21,9 @@ use tokio::time::sleep;
 
 use self::{
     forgetful::Forgetful,
+    household::Household,
     summary::{Counts, Summary},
+    way_back::WayBack,
 };
 use super::{
     connect,
@@ -61,6 +66,13 @@ const BAD: f64 = 1.0;
 /// Requests with which the messages are sent, at the same time.
 const SENDERS: usize = 16;
 
+const NEXT: &str = "
+Next, with your own queue and database:
+  masq keys new keys
+  masq check --keys keys --queue-url URL --database-url postgres://…
+  masq run   --keys keys --queue-url URL --database-url postgres://…
+";
+
 /// Show the whole way on this machine: a local queue, a private PostgreSQL, sample logins, the pipeline
 ///
 /// Nothing needs to be configured or running. What comes out is counted and compared with what went in; if it does not
@@ -92,6 +104,16 @@ struct Demo<'a> {
 
 fn stopped() -> Failure {
     Failure::new(Exit::Unfinished, "stopped before the end; everything is removed")
+}
+
+/// # Errors
+/// Something is not as it should be.
+fn adds_up(wrong: &[String]) -> Result<(), Failure> {
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let failure = Failure::new(Exit::Bug, format!("it does not add up: {}", wrong.join("; ")));
+    Err(failure.hint("this is a bug in masq; please report it with the seed"))
 }
 
 /// What runs while the demo does; it ends with it.
@@ -133,9 +155,10 @@ async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Res
         },
         config,
     };
-    let logins: Vec<Login> = Logins::new(args.seed, Share::percent(BAD).unwrap_or(Share::NONE))
+    let mut logins: Vec<Login> = Logins::new(args.seed, Share::percent(BAD).unwrap_or(Share::NONE))
         .take(usize::try_from(args.messages).unwrap_or(usize::MAX))
         .collect();
+    let household = Household::arrange(&mut logins);
     demo.send(&logins).await?;
     let forgetful = Forgetful::new(demo.queue.clone());
     let took = demo.load(&forgetful, logins.len() as u64).await?;
@@ -143,6 +166,11 @@ async fn show(args: &Args, context: &Context, world: &World, stop: &Stop) -> Res
         return Err(stopped());
     }
     demo.sum_up(&logins, forgetful.forgotten(), took).await?;
+    if let Some(household) = &household {
+        let way_back = WayBack::open(&demo.config, &world.keys(), household).await?;
+        adds_up(&way_back.walk(&world.keys(), &world.directory.path().join("erasures.jsonl")).await?)?;
+    }
+    report::print(NEXT)?;
     if args.keep {
         demo.keep(world).await?;
     }
@@ -262,12 +290,7 @@ impl Demo<'_> {
         let summary = Summary { logins, counts, keys: &self.shared.keys, took };
         report::print(summary.text(&session).await?)?;
         session.close().await;
-        let wrong = summary.contradictions();
-        if wrong.is_empty() {
-            return Ok(());
-        }
-        let failure = Failure::new(Exit::Bug, format!("it does not add up: {}", wrong.join("; ")));
-        Err(failure.hint("this is a bug in masq; please report it with the seed"))
+        adds_up(&summary.contradictions())
     }
 
     /// Goes on loading what is sent, until Ctrl-C.
@@ -275,9 +298,11 @@ impl Demo<'_> {
         let workers = Box::pin(self.workers(&self.queue, false)).await?;
         let database = world.postgres.tcp_conninfo().unwrap_or_else(|| world.postgres.conninfo());
         self.context.say(format_args!(
-            "\nStill running. Look inside:\n  psql '{database}'\n\
+            "\nStill running. Look inside from another terminal:\n  export DATABASE_URL='{database}'\n  \
+             export MASQ_KEYS='{}'\n  psql \"$DATABASE_URL\"\n  masq find --field ip -\n  masq audit list\n\
              Send more, which is loaded at once:\n  masq send --generate 1000 --queue-url {}\n\
              Ctrl-C ends it and removes everything.",
+            world.keys().display(),
             self.queue.url(),
         ));
         Ok(pipeline::run(workers, &self.stop.gently).await?)

@@ -13,6 +13,9 @@ use crate::{
     vault::keyring::KeyRing,
 };
 
+/// Digits of a token beside what was sent: they fit 80 columns.
+const DIGITS: usize = 44;
+
 /// How many rows are shown beside what was sent.
 const SHOWN: usize = 3;
 
@@ -122,7 +125,7 @@ impl Summary<'_> {
              {:>10}  dead letters\n\
              {:>10}  deliveries came a second time and changed nothing\n\
              {:>10}  left on the queue\n\n\
-             Loaded in {:.1} s: {} messages a second, queue and database on this machine included.\n",
+             Loaded in {:.1} s: {} messages a second; queue and database ran here, too.\n",
             grouped(sent),
             grouped(bad),
             grouped(counts.rows),
@@ -132,7 +135,7 @@ impl Summary<'_> {
             took.as_secs_f64(),
             grouped(rate as u64),
         );
-        text.push_str("\nWhat was sent, and what stands in the table:\n");
+        text.push_str("\nWhat was sent, and what stands in the table (tokens are cut to fit):\n");
         for login in logins.iter().filter(|login| !login.is_bad).take(SHOWN) {
             text.push_str(&self.beside(login, session).await?);
         }
@@ -142,7 +145,6 @@ impl Summary<'_> {
             let cell = |at: usize| row[at].clone().unwrap_or_default();
             text.push_str(&format!("{:>10}  {}\n", cell(0), cell(1)));
         }
-        text.push_str(NEXT);
         Ok(text)
     }
 
@@ -163,9 +165,9 @@ impl Summary<'_> {
         Ok(format!(
             "  ip         {:<16} -> {}\n  device_id  {:<16} -> {}\n  version {}, locale {}, date {}\n\n",
             field("ip"),
-            cell(0),
+            short(&cell(0), DIGITS),
             field("device_id"),
-            cell(1),
+            short(&cell(1), DIGITS),
             cell(2),
             cell(3),
             cell(4)
@@ -173,12 +175,13 @@ impl Summary<'_> {
     }
 }
 
-const NEXT: &str = "
-Next, with your own queue and database:
-  masq keys new keys
-  masq check --keys keys --queue-url URL --database-url postgres://…
-  masq run   --keys keys --queue-url URL --database-url postgres://…
-";
+/// A token cut to so many digits.
+pub(super) fn short(token: &str, digits: usize) -> String {
+    match token.get(..digits) {
+        Some(cut) if cut.len() < token.len() => format!("{cut}…"),
+        _ => token.to_owned(),
+    }
+}
 
 /// A number with a comma between groups of three digits.
 fn grouped(number: u64) -> String {

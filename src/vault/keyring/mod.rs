@@ -38,6 +38,19 @@ pub struct KeyRing {
     pub subject: SubjectKey,
     /// Makes epochs, sealed to those in `recovery.pub`, to a key of AWS KMS, or to both.
     pub epochs: Arc<dyn EpochSource>,
+    /// Where they were loaded, if anywhere.
+    pub origin: Option<Origin>,
+}
+
+/// Reads a variable of the environment, for those that say where KMS is.
+pub type Lookup = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// Where keys were loaded, for them to be loaded again when another key makes the tokens.
+#[derive(Clone)]
+pub struct Origin {
+    dir: PathBuf,
+    epoch_key: Option<String>,
+    lookup: Lookup,
 }
 
 impl KeyRing {
@@ -46,13 +59,29 @@ impl KeyRing {
     /// key that only KMS opens.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
         let token = token_files::read(&first_token(dir)?)?;
-        Ok(Self { token, subject: subject(dir)?, epochs: Arc::new(Recipients(recipients(dir)?)) })
+        Self::around(token, dir)
     }
 
     /// The same with the token key of this id, which is the one that makes tokens in a database.
     pub fn load_kid(dir: &Path, kid: NonZeroU8) -> Result<Self, KeyError> {
         let token = token_files::load(dir, kid)?;
-        Ok(Self { token, subject: subject(dir)?, epochs: Arc::new(Recipients(recipients(dir)?)) })
+        Self::around(token, dir)
+    }
+
+    fn around(token: TokenRoot, dir: &Path) -> Result<Self, KeyError> {
+        let origin = Origin { dir: dir.to_owned(), epoch_key: None, lookup: Arc::new(|_| None) };
+        let epochs = Arc::new(Recipients(recipients(dir)?));
+        Ok(Self { token, subject: subject(dir)?, epochs, origin: Some(origin) })
+    }
+
+    /// The same keys, but for the token key, which is the one with this id; and whatever else has changed since. Keys that
+    /// stand in no file have no other.
+    pub fn with_kid(&self, kid: NonZeroU8) -> BoxFuture<'static, Result<Self, KeyError>> {
+        let Some(Origin { dir, epoch_key, lookup }) = self.origin.clone() else {
+            let path = token_files::path(Path::new(""), kid);
+            return Box::pin(async { Err(KeyError::Lost { path }) });
+        };
+        Box::pin(Self::load_with_kms(&dir, Some(kid), epoch_key.as_deref(), &lookup))
     }
 
     /// Loads the same with the help of KMS where it is needed: for a token key that only KMS opens, and for epochs
@@ -65,8 +94,11 @@ impl KeyRing {
         dir: &Path,
         kid: Option<NonZeroU8>,
         epoch_key: Option<&str>,
-        lookup: &dyn Fn(&str) -> Option<String>,
+        lookup: &Lookup,
     ) -> impl Future<Output = Result<Self, KeyError>> + Send + use<> {
+        let origin =
+            Origin { dir: dir.to_owned(), epoch_key: epoch_key.map(str::to_owned), lookup: Arc::clone(lookup) };
+        let lookup = &**lookup;
         let root = match kid {
             Some(kid) => token_files::find(dir, kid),
             None => first_token(dir).and_then(|path| token_files::held(&path)),
@@ -90,7 +122,7 @@ impl KeyRing {
                 Some(key) => Arc::new(KmsEpochs::new(key.await?, recipients).await?),
                 None => Arc::new(recipients),
             };
-            Ok(Self { token, subject, epochs })
+            Ok(Self { token, subject, epochs, origin: Some(origin) })
         }
     }
 
@@ -100,6 +132,7 @@ impl KeyRing {
             token: TokenRoot::new(NonZeroU8::MIN, &*random()?),
             subject: SubjectKey::new(&*random()?),
             epochs: Arc::new(Recipients(vec![RecoveryKey::new(&*random()?).public()])),
+            origin: None,
         })
     }
 

@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc};
 
 use masq::vault::{
     epochs::{self, Opener},
-    keyring::KeyRing,
+    keyring::{KeyRing, Lookup},
     kms::{KmsError, KmsKey, epochs::KmsOpener},
     seal::OpenError,
 };
@@ -65,7 +65,7 @@ impl KmsAlone {
 
     async fn load(&self) -> KeyRing {
         let dir = self.here.path().join("keys");
-        let environment = self.stand_in.environment(WORKER);
+        let environment: Lookup = Arc::new(self.stand_in.environment(WORKER));
         KeyRing::load_with_kms(&dir, None, Some(VAULT_ALIAS), &environment)
             .await
             .unwrap_or_else(|error| panic!("{error}"))

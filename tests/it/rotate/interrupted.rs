@@ -137,14 +137,13 @@ async fn the_view_groups_rightly_before_the_last_row_is_updated() {
 #[tokio::test]
 async fn the_pipeline_runs_through_a_rotation() {
     let mut stock = Stock::of(0).await;
+    let running = stock.scene.run().await;
     for round in 0..2 {
         (0..400).for_each(|person| _ = stock.scene.queue.inner.send(sent(person, round)));
-        stock.scene.settle().await;
+        stock.scene.until_empty().await;
     }
+    // From here on the workers find out by themselves, and take the new key from their directory.
     stock.activate();
-    let ring = KeyRing::load_kid(&stock.keys().path(), 2.try_into().unwrap()).unwrap_or_else(|error| panic!("{error}"));
-    stock.scene.shared.keys = ring.into();
-    let running = stock.scene.run().await;
     let mut rekey = stock.command(&["--token", "--identity", &stock.identity()]).stderr(Stdio::null()).spawn().unwrap();
     let mut sent_since = 0;
     while rekey.try_wait().unwrap().is_none() {
@@ -155,6 +154,8 @@ async fn the_pipeline_runs_through_a_rotation() {
     assert!(rekey.wait().unwrap().success());
     running.stop().await;
     stock.scene.assert_adds_up();
+    let ring = KeyRing::load_kid(&stock.keys().path(), 2.try_into().unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    stock.scene.shared.keys = ring.into();
 
     let rows =
         "SELECT count(*), bool_and(left(masked_ip, 2) = '02' AND left(masked_device_id, 2) = '02') FROM user_logins";

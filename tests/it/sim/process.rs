@@ -63,6 +63,7 @@ impl Ground {
             token: TokenRoot::new(NonZeroU8::new(KID).unwrap(), &TOKEN_ROOT),
             subject: SubjectKey::new(&[5; 32]),
             epochs: Arc::new(Recipients(vec![recovery.public()])),
+            origin: None,
         };
         Self { configs, stored, keys: Arc::new(keys), recovery, tokens: Tokens::new() }
     }

@@ -1,50 +1,22 @@
-//! What the tests stand on: one PostgreSQL cluster with a database for each test, one moto, keys, the masq binary.
-//!
-//! Cluster and moto are shared by all tests of this process and end with it, however it ends: each has a watchdog that
-//! waits for the end of a pipe.
-
-mod python;
+//! One PostgreSQL cluster, with a database for each test and a login for each role.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use masq::{
-    config::{Config, Sources},
-    db::{Connector, Session, Timeouts, conninfo::Conninfo, migrations, roles},
+    config::Config,
+    db::{Session, migrations, roles},
     local::{
         postgres::{Options, PrivatePostgres},
         scratch::Scratch,
     },
-    metrics::Metrics,
-    pipeline::Status,
-    setup,
-    start::{self, Shared},
-    vault::keyring::{self, KeyRing},
+    setup, start,
 };
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    process::Command,
-    sync::OnceCell,
-};
+use tokio::sync::OnceCell;
 
-pub use self::python::{Moto, moto, python, python_prints};
-
-/// The body of a good login.
-pub fn login(user: &str, ip: &str) -> String {
-    format!(
-        r#"{{"user_id": "{user}", "app_version": "2.3.0", "device_type": "android", "ip": "{ip}", "locale": null, "device_id": "593-47-5928"}}"#
-    )
-}
+use crate::support::session;
 
 /// The cluster that all tests of this binary share. It ends with the process, and so does its directory: see
 /// `local/postgres/watchdog.rs` and `local/scratch.rs`.
@@ -220,139 +192,4 @@ async fn logins(session: &Session) {
         );
         session.batch_execute(&once).await.unwrap();
     }
-}
-
-/// How long things may take in sessions of tests.
-pub const TIMEOUTS: Timeouts = Timeouts {
-    connect: Duration::from_secs(10),
-    lock: Duration::from_secs(1),
-    statement: Duration::from_secs(30),
-    idle_in_transaction: Duration::from_secs(10),
-};
-
-/// How sessions of tests are opened.
-pub fn connector(url: &str) -> Connector {
-    connector_within(url, TIMEOUTS)
-}
-
-/// How sessions are opened that have other limits.
-pub fn connector_within(url: &str, timeouts: Timeouts) -> Connector {
-    Connector::new(Conninfo::parse(url, None, &|_| None).unwrap(), timeouts).unwrap()
-}
-
-async fn session(url: &str) -> Session {
-    connector(url).connect().await.unwrap()
-}
-
-/// A session as somebody else opens one, who asks for nothing.
-pub async fn plain(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
-/// The program with these arguments, in this directory and with nothing of this machine's environment.
-pub fn masq(directory: &Path, arguments: &[&str]) -> std::process::Command {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_masq"));
-    command.args(arguments).current_dir(directory).env_clear().stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// The program as a service, with credentials that any stand-in takes and no port of its own. It ends with its handle.
-pub fn service(arguments: &[&str]) -> Command {
-    let mut command = masq(Path::new("/"), arguments);
-    for (name, value) in [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "eu-west-1")]
-    {
-        command.env(name, value);
-    }
-    command.env("MASQ_LISTEN", "off");
-    let mut command = Command::from(command);
-    command.kill_on_drop(true);
-    command
-}
-
-/// Runs a command to its end: exit code, stdout, stderr.
-pub async fn finish(mut command: Command) -> (i32, String, String) {
-    let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
-}
-
-/// Asks again until the answer is yes; fails when it takes too long.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
-    let asking = async {
-        while !ask().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
-/// An address on loopback where nobody listens yet.
-pub fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
-}
-
-/// What a server answers to a GET, head and body; empty if nobody listens.
-pub async fn http_get(address: SocketAddr, path: &str) -> String {
-    let Ok(mut stream) = TcpStream::connect(address).await else { return String::new() };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    if stream.write_all(request.as_bytes()).await.is_ok() {
-        drop(stream.read_to_string(&mut answer).await);
-    }
-    answer
-}
-
-/// New keys, in a directory that goes with them.
-pub struct Keys {
-    /// The directory.
-    pub directory: TempDir,
-}
-
-impl Keys {
-    /// Makes them; the recovery key has no passphrase.
-    pub fn create() -> Self {
-        let directory = TempDir::new().unwrap();
-        keyring::create(&directory.path().join("keys"), None).unwrap();
-        Self { directory }
-    }
-
-    /// The token root in hexadecimal digits, as reference.py takes it.
-    pub fn token_root(&self) -> String {
-        use base64::Engine as _;
-        let file = std::fs::read_to_string(self.path().join("token.key")).unwrap();
-        let line = file.lines().rfind(|line| !line.is_empty() && !line.starts_with('#')).unwrap();
-        let root = base64::engine::general_purpose::STANDARD.decode(line).unwrap();
-        assert_eq!(root.len(), 32);
-        root.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Where the files are.
-    pub fn path(&self) -> PathBuf {
-        self.directory.path().join("keys")
-    }
-
-    /// What a worker loads.
-    pub fn load(&self) -> Arc<KeyRing> {
-        Arc::new(KeyRing::load(&self.path()).unwrap())
-    }
-}
-
-/// What the workers of one test share.
-pub fn shared(keys: &Keys) -> Shared {
-    Shared { status: Arc::new(Status::default()), metrics: Arc::new(Metrics::new().unwrap()), keys: keys.load() }
-}
-
-/// The built-in configuration.
-pub fn config() -> Config {
-    Config::check(&Sources::default()).unwrap()
-}
-
-/// The built-in configuration with this file over it.
-pub fn config_of(file: &str) -> Config {
-    let sources = Sources { file: Some(("masq.toml", file)), ..Sources::default() };
-    Config::check(&sources).unwrap_or_else(|complaints| panic!("{complaints}"))
 }
