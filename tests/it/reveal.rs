@@ -290,7 +290,10 @@ async fn what_cannot_be_revealed_is_told_apart() {
     let (code, out, said) = vault.reveal(&[mine, theirs], &[]);
     assert_eq!((code, out), (3, line(mine, "") + &line(theirs, "10.0.0.1")));
     assert!(said.contains("its slot is gone") && !said.contains("ALARM"), "{said}");
-    let erase = format!("INSERT INTO masq.erasures VALUES (1, '\\x{tag}', now())");
+    let erase = format!(
+        "INSERT INTO masq.erasures (id, subject_tag, erased_at, key, delete_rows, rows_deleted) VALUES \
+         (1, '\\x{tag}', now(), '00000000-0000-4000-8000-000000000000', false, 0)"
+    );
     vault.scene.database.execute(&erase).await;
     let said = vault.reveal(&[mine], &[]).2;
     assert!(said.contains("nothing under it"), "{said}");

@@ -7,6 +7,7 @@
 
 mod protocol;
 mod search;
+mod step;
 
 use std::time::Instant;
 

@@ -5,7 +5,10 @@ use std::{
     fmt::Write,
 };
 
-use super::protocol::{MESSAGES, Protocol, Slot, State, Step, Worker};
+use super::{
+    protocol::{MESSAGES, Protocol, Slot, State, Worker},
+    step::Step,
+};
 
 /// What must never be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

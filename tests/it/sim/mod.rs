@@ -17,6 +17,7 @@ mod queue;
 mod run;
 mod sink;
 mod trace;
+mod transaction;
 mod world;
 
 use std::{
