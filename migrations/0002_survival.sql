@@ -129,6 +129,10 @@ DECLARE
   wanted date := (now() AT TIME ZONE 'UTC' - retention)::date;
   first  date;
 BEGIN
+  -- What a worker's login may ask for must not forget messages that can still come.
+  IF (retention >= interval '1 day') IS NOT TRUE THEN
+    RAISE EXCEPTION 'nothing is kept for less than a day' USING ERRCODE = '22023';
+  END IF;
   PERFORM pg_advisory_xact_lock(hashtext('masq.ledger'));
   INSERT INTO masq.horizon (oldest) VALUES (wanted::timestamp AT TIME ZONE 'UTC') ON CONFLICT DO NOTHING;
   first := (masq.ledger_oldest() AT TIME ZONE 'UTC')::date;
@@ -154,6 +158,9 @@ DECLARE
   deleted integer     := 0;
   more    boolean     := false;
 BEGIN
+  IF (claims >= interval '1 day' AND most >= 1) IS NOT TRUE THEN
+    RAISE EXCEPTION 'nothing is kept for less than a day' USING ERRCODE = '22023';
+  END IF;
   IF NOT pg_try_advisory_xact_lock(hashtext('masq.prune')) THEN
     RETURN false;
   END IF;

@@ -92,7 +92,7 @@ CREATE TABLE masq.audit_head (
 );
 INSERT INTO masq.audit_head (size, hash, peaks) VALUES (0, decode(repeat('00', 32), 'hex'), '{}');
 
--- What may be asked for, and by whom; the owner's to change.
+-- How much may be asked for; `masq migrate` sets the numbers.
 CREATE TABLE masq.policy (
   single        boolean  PRIMARY KEY DEFAULT true CHECK (single),
   approve_above integer  NOT NULL DEFAULT 10,    -- more tokens at once need a second person
@@ -156,6 +156,7 @@ BEGIN
   e.items := coalesce(append.items, '{}');
   e.request := append.request;
   e.detail := coalesce(append.detail, '{}');
+  PERFORM e.detail::jsonb;  -- a NULL among a caller's numbers must not leave what no verifier can read
   e.prev := head.hash;
   e.hash := masq.sha256('\x00'::bytea || masq.leaf(e));
   e.xid := txid_current();

@@ -134,7 +134,7 @@ $$;
 -- As the log says what was deleted: {"<epoch>": [entries, slots, letters]}.
 CREATE FUNCTION masq.deleted(entries jsonb, slots jsonb, letters jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT coalesce(jsonb_object_agg(epoch, jsonb_build_array(
+  SELECT coalesce(jsonb_object_agg(epoch::uuid, jsonb_build_array(
            coalesce((entries ->> epoch)::bigint, 0), coalesce((slots ->> epoch)::bigint, 0),
            coalesce((letters ->> epoch)::bigint, 0))), '{}')
   FROM jsonb_object_keys(entries || slots || letters) AS epoch
@@ -237,7 +237,8 @@ BEGIN
 END
 $$;
 
--- Erases a person. `elsewhere`: the slots that were deleted in another database, by epoch.
+-- Erases a person, who goes by one name only: whose tag it has nobody here can tell, but one request is for one person, and
+-- the log says how many rows that were. `elsewhere`: the slots that were deleted in another database, by epoch.
 CREATE FUNCTION masq.erase_person(erasure uuid, number bigint, request bigint, claimed text, tag bytea, subjects text[],
                                   tokens text[], delete_rows boolean, elsewhere jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -249,6 +250,9 @@ DECLARE
   letters jsonb;
   outcome jsonb;
 BEGIN
+  IF (SELECT count(DISTINCT s) FROM unnest(subjects) AS s) > 1 THEN
+    RAISE EXCEPTION 'an erasure is of one person' USING ERRCODE = 'MQ001';
+  END IF;
   EXECUTE coalesce((SELECT 'LOCK TABLE ' || string_agg(target::text, ', ') || ' IN SHARE ROW EXCLUSIVE MODE'
                     FROM masq.tables_of_persons()), 'SELECT');
   moment := clock_timestamp();

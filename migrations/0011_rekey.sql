@@ -9,8 +9,9 @@ CREATE TABLE masq.bridge (
 );
 CREATE UNIQUE INDEX bridge_text ON masq.bridge (encode(old, 'hex'));  -- as most tables have it
 
--- The next entries whose token is of this key, in the order of their primary key. What was sealed for a person before that
--- person was erased is not given out; masq.sweep deletes it.
+-- The next entries whose token is of this key, in the order of their primary key. Only of a read-only key, whose tokens
+-- are being replaced: a rotation has no quota and no second person, and must be no way round masq.request_reveal. What was
+-- sealed for a person before that person was erased is not given out; masq.sweep deletes it.
 CREATE FUNCTION masq.fetch_rekey(request bigint, kid smallint, after_token bytea, after_subject bytea, after_month date,
                                  page integer)
 RETURNS TABLE (token bytea, subject_tag bytea, month date, field text, epoch uuid, sealed bytea)
@@ -22,6 +23,9 @@ DECLARE
                                    ELSE decode(lpad(to_hex(kid + 1), 2, '0'), 'hex') END;
 BEGIN
   PERFORM masq.permitted(fetch_rekey.request, 'rotate');
+  IF NOT EXISTS (SELECT FROM masq.token_keys k WHERE k.kid = fetch_rekey.kid AND k.state = 'read-only') THEN
+    RAISE EXCEPTION 'the key is not one whose tokens are replaced' USING ERRCODE = 'MQ013';
+  END IF;
   RETURN QUERY
   SELECT e.token, e.subject_tag, e.month, e.field, e.epoch, e.sealed
   FROM masq.entries e

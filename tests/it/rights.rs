@@ -54,6 +54,8 @@ const ROLES: [(&str, &[&str], &[&str]); 6] = [
             "INSERT INTO masq.dedupe (key) VALUES (ID) ON CONFLICT DO NOTHING RETURNING key",
             "SELECT count(*) FROM masq.ledger",
             "SELECT masq.keep_partitions('15 days')",
+            "SELECT masq.sweep('{}', '2 days')",
+            "SELECT masq.keep_vault('30 days', NULL, 10)",
             "SELECT masq.close_epoch(ID, 1, 1, 1)",
         ],
         &[
@@ -94,6 +96,8 @@ const ROLES: [(&str, &[&str], &[&str]); 6] = [
             "SELECT masq.approve(1, 'me', 'why')",
             "SELECT masq.erase(1, 'me', ID, '{}', '{}', false, '{}')",
             "SELECT masq_slots.erase(ID, '')",
+            "SELECT masq_slots.sweep(ARRAY[''::bytea], ARRAY[ID])",
+            "SELECT masq_slots.keep_slots(current_date, ARRAY[ID], 10)",
             "SELECT masq.come_home(1, 'me', 0)",
             "SELECT masq.purged('me', 'all', ARRAY[ID], ARRAY[1::bigint])",
         ],
@@ -191,6 +195,9 @@ const ROLES: [(&str, &[&str], &[&str]); 6] = [
             "SELECT masq.fetch_epochs(ARRAY[ID])",
             "SELECT masq.fetch_letters(1)",
             "SELECT masq_slots.fetch_slots(ARRAY[''::bytea], ARRAY[ID])",
+            "SELECT masq_slots.erase(ID, '')",
+            "SELECT masq_slots.note_erasures(ARRAY[ID], ARRAY[''::bytea])",
+            "SELECT masq_slots.come_home()",
         ],
     ),
     (

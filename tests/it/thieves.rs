@@ -219,6 +219,62 @@ async fn all_that_a_worker_has_opens_nothing_that_it_sealed() {
     assert_eq!(*opened.raw, ADDRESS);
 }
 
+/// What the functions that a role needs for its own work must not do for it besides.
+#[tokio::test]
+async fn what_a_role_is_given_for_one_thing_is_no_way_to_another() {
+    let vault = Vault::of(&[("u", ADDRESS), ("v", "10.0.0.1")]).await;
+    let database = &vault.scene.database;
+    let refused = async |login: &str, sql: &str| {
+        let client = plain(&database.login(login)).await;
+        let done = client.simple_query(sql).await;
+        done.map_or_else(|error| sqlstate(&error).unwrap_or_default().to_owned(), |_| "done".to_owned())
+    };
+    let last = |action| format!("SELECT max(seq) FROM masq.audit WHERE action = '{action}'");
+
+    // A rotation has neither quota nor second person: it gives out nothing of a key that is not being replaced.
+    assert_eq!(
+        refused("operator", "SELECT masq.request_rotate('just looking around', NULL, 'eve', NULL)").await,
+        "done"
+    );
+    let request = database.query(&last("rotate")).await.remove(0);
+    for kid in ["1", "0", "-1", "257", "NULL"] {
+        let look = format!("SELECT masq.fetch_rekey({request}, ({kid})::smallint, NULL, NULL, NULL, 1000)");
+        assert_eq!(refused("operator", &look).await, "MQ013", "{kid}");
+    }
+
+    // A request to forget one is none to delete the rows of others.
+    let ask =
+        "SELECT masq.request_erasure('TEST', 'T-1', 'a reason of some length', 'eve', decode(repeat('01', 16), 'hex'))";
+    assert_eq!(refused("eraser", ask).await, "done");
+    let request = database.query(&last("forget")).await.remove(0);
+    let erase = format!("SELECT masq.erase({request}, 'eve', md5('x')::uuid, ARRAY['u', 'v'], '{{}}', true, '{{}}')");
+    assert_eq!(refused("eraser", &erase).await, "MQ001");
+    assert_eq!(database.query("SELECT count(*) FROM user_logins WHERE user_id IN ('u', 'v')").await, ["2"]);
+
+    // Who loads must not make anybody forget what may still come.
+    for sql in [
+        "SELECT masq.keep_partitions('-10 days')",
+        "SELECT masq.keep_partitions('23 hours')",
+        "SELECT masq.keep_partitions(NULL)",
+        "SELECT masq.prune('-10 years', 1000)",
+        "SELECT masq.prune(NULL, 1000)",
+    ] {
+        assert_eq!(refused("worker", sql).await, "22023", "{sql}");
+    }
+
+    // An entry of the log that nobody could read again would make every verification fail, for ever.
+    for sql in [
+        "SELECT masq.close_epoch(md5('x')::uuid, NULL, 1, 1)",
+        "SELECT masq.kept_slots('{\"x\": 5}')",
+        "SELECT masq.kept_slots('[1]')",
+    ] {
+        let code = refused("worker", sql).await;
+        assert!(code.starts_with("22"), "{sql}: {code}");
+    }
+    let entries = "SELECT count(*) FROM masq.audit WHERE detail::jsonb IS NULL OR action = 'retention'";
+    assert_eq!(database.query(entries).await, ["0"]);
+}
+
 fn base64_32(line: &str) -> [u8; 32] {
     use base64::{Engine, prelude::BASE64_STANDARD};
     BASE64_STANDARD.decode(line).unwrap().try_into().unwrap()
