@@ -20,6 +20,7 @@ mod tidy;
 mod witness;
 
 mod audit;
+mod canary;
 mod cli;
 mod dead;
 mod deliveries;
@@ -27,7 +28,6 @@ mod demo;
 mod forget;
 mod hostile;
 mod kms;
-mod leaks;
 mod local_queue;
 mod messages;
 mod model;
