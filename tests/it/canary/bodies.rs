@@ -95,7 +95,7 @@ pub(super) const TABLE: &str = "
     ALTER TABLE user_logins ADD CHECK (device_type <> 'refused-type');
     CREATE UNIQUE INDEX ON user_logins (score) WHERE score > 10;
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-      $$ BEGIN RAISE 'refused: %', row_to_json(NEW) USING ERRCODE = '23000'; END $$;
+      $$ BEGIN RAISE 'refused: %', row_to_json(NEW); END $$;
     CREATE TRIGGER refuse BEFORE INSERT ON user_logins FOR EACH ROW
       WHEN (NEW.device_type = 'trigger-type') EXECUTE PROCEDURE refuse()";
 

@@ -101,6 +101,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Where a mark stands, and as what.
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "a test that fails prints all of it")]
 pub(super) struct Hit {
     pub(super) place: String,
     pub(super) mark: String,

@@ -34,7 +34,7 @@ async fn no_mark_is_left_anywhere() {
     tables(&stage, "said/tables").await;
     stage.stop().await;
     let hits = proven(searched(&stage, &hunt));
-    assert!(hits.is_empty(), "{} marks are left: {:#?}", hits.len(), &hits[..hits.len().min(20)]);
+    assert!(hits.is_empty(), "{} marks are left: {:#?}", hits.len(), &hits[..hits.len().min(10)]);
 
     // Where it would be found.
     stage.start().await;
@@ -79,8 +79,10 @@ async fn load(stage: &mut Stage) {
     drop(held);
 
     let (reasons, bodies): (Vec<_>, Vec<_>) = bad_ones().into_iter().unzip();
+    // Between good ones, since a table that takes nothing is no reason to refuse a message.
     for body in bodies {
         stage.queue.send(body);
+        stage.queue.send(good("beside-bad-ones").into_bytes());
     }
     let mut worker = stage.worker(&[]);
     stage.until_settled().await;
