@@ -99,6 +99,13 @@ pub(super) const TABLE: &str = "
     CREATE TRIGGER refuse BEFORE INSERT ON user_logins FOR EACH ROW
       WHEN (NEW.device_type = 'trigger-type') EXECUTE PROCEDURE refuse()";
 
+/// What SNS wraps around a message.
+fn wrapped(message: &str) -> String {
+    format!(
+        r#"{{"Type": "Notification", "MessageId": "{BODY}", "TopicArn": "{BODY}", "Message": {message}, "Timestamp": "2024-05-06T07:08:09.000Z"}}"#
+    )
+}
+
 /// Messages that become dead letters, and the kinds of reasons.
 pub(super) fn bad_ones() -> Vec<(&'static str, Arc<[u8]>)> {
     let bad = |field, value: &str| login(USER, ADDRESS, field, value);
@@ -125,9 +132,9 @@ pub(super) fn bad_ones() -> Vec<(&'static str, Arc<[u8]>)> {
         ("bad_date", bad("create_date", &text(BODY))),
         ("bad_uuid", bad("request", &text(BODY))),
         ("unknown_field", bad(BODY, &text(BODY))),
-        ("double_encoded", format!("{whole:?}")),
-        ("envelope_unsupported", format!(r#"{{"Type": "SubscriptionConfirmation", "Message": "{BODY}", "SubscribeURL": "https://{BODY}.test/", "TopicArn": "{BODY}", "MessageId": "{BODY}"}}"#)),
-        ("envelope_invalid", format!(r#"{{"Type": "Notification", "TopicArn": "{BODY}", "MessageId": "{BODY}", "Message": 1}}"#)),
+        ("double_encoded", wrapped(&format!("{:?}", format!("{whole:?}")))),
+        ("envelope_unsupported", wrapped(&format!("{BODY:?}")).replace("Notification", "SubscriptionConfirmation")),
+        ("envelope_invalid", wrapped(&format!("{:?}", wrapped(&format!("{whole:?}"))))),
     ];
     let refused = |field, value: &str| ("db_rejected", login("refused", ADDRESS, field, value));
     bodies.extend([

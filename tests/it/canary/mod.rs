@@ -100,8 +100,8 @@ async fn load(stage: &mut Stage) {
     let expected: BTreeSet<String> =
         reasons.iter().filter(|&&reason| reason != "row").map(|&reason| reason.to_owned()).collect();
     assert_eq!(dead, expected);
-    // These two say nothing about what a message holds.
-    assert_eq!(dead.len() + 2, Reason::KINDS.len());
+    // empty_body, poison_receive_count and older_than_ledger say nothing about what a message holds.
+    assert_eq!(dead.len() + 3, Reason::KINDS.len());
 }
 
 /// Values to tokens, tokens to values, dead letters to bodies; and what must be refused without repeating it.
@@ -127,7 +127,8 @@ async fn look_up(stage: &mut Stage) {
 
     let id = "SELECT message_id FROM masq.dead_letters WHERE reason LIKE 'bad_ip%'";
     let id = stage.database.query(id).await.remove(0);
-    let (code, body) = stage.masq("operator", &[&["dead", "show", &id][..], &identity, &REASON].concat(), "", "revealed");
+    let (code, body) =
+        stage.masq("operator", &[&["dead", "show", &id][..], &identity, &REASON].concat(), "", "revealed");
     assert!(code == 0 && body.contains(ADDRESS), "{}", stage.complaint());
     let replay = [&["dead", "replay", "--all"][..], &identity, &REASON].concat();
     let again = format!("{}\n{}\n{}\n", good("sent"), r#"{"canary-body": "canary-user"}"#, "canary-body");
@@ -147,11 +148,14 @@ async fn look_up(stage: &mut Stage) {
     }
 
     // A value that is not the one that was sealed is an alarm.
-    let forge = format!("UPDATE masq.entries SET sealed = set_byte(sealed, 40, get_byte(sealed, 40) # 1) \
-                         WHERE token = '\\x{token}' AND subject_tag IN (SELECT subject_tag FROM masq.entries LIMIT 1)");
+    let first = format!(
+        "token = '\\x{token}' AND subject_tag = (SELECT subject_tag FROM masq.entries WHERE token = '\\x{token}' ORDER BY 1 LIMIT 1)"
+    );
+    let forge =
+        format!("UPDATE masq.entries SET sealed = set_byte(sealed, 40, get_byte(sealed, 40) # 1) WHERE {first}");
     stage.database.execute(&forge).await;
     let (code, _) = stage.masq("revealer", &[&reveal[..], &["--plain-output-i-know"]].concat(), "", "revealed");
-    assert!([0, 3].contains(&code), "{}", stage.complaint());
+    assert!(code == 3 && stage.complaint().contains("ALARM"), "{}", stage.complaint());
 }
 
 async fn erase_and_rotate(stage: &mut Stage) {
@@ -205,7 +209,10 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 
 /// One address, in a column, in a statement, in a file beside a program and in what it printed.
 async fn plant(stage: &Stage) {
-    let sql = format!("INSERT INTO user_logins (user_id, network) VALUES ('{}', '{ADDRESS}')", BASE64_STANDARD.encode(ADDRESS));
+    let sql = format!(
+        "INSERT INTO user_logins (user_id, network) VALUES ('{}', '{ADDRESS}')",
+        BASE64_STANDARD.encode(ADDRESS)
+    );
     stage.database.execute(&sql).await;
     fs::write(stage.path("here/core"), [&[0; 5000][..], &[203, 0, 113, 77]].concat()).unwrap();
     let hex: String = ADDRESS.bytes().map(|byte| format!("{byte:02x}")).collect();

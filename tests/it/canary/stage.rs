@@ -207,7 +207,11 @@ async fn talkative(database: &Database) {
     ];
     settings.extend(match database.version().await {
         ..13 => vec![("wal_keep_segments", "64")],
-        _ => vec![("wal_keep_size", "'1GB'"), ("log_parameter_max_length", "-1"), ("log_parameter_max_length_on_error", "-1")],
+        _ => vec![
+            ("wal_keep_size", "'1GB'"),
+            ("log_parameter_max_length", "-1"),
+            ("log_parameter_max_length_on_error", "-1"),
+        ],
     });
     for (name, value) in settings {
         database.execute(&format!("ALTER SYSTEM SET {name} = {value}")).await;
