@@ -21,6 +21,7 @@ mod tidy;
 mod witness;
 
 mod audit;
+mod canary;
 mod cli;
 mod dead;
 mod deliveries;
@@ -28,7 +29,6 @@ mod demo;
 mod forget;
 mod hostile;
 mod kms;
-mod leaks;
 mod local_queue;
 mod messages;
 mod model;
