@@ -92,7 +92,7 @@ fn of_list(bytes: &[u8]) -> BTreeSet<(&'static str, Vec<u8>)> {
 /// Whatever stands before it; without the end, which depends on what stands behind it.
 fn base64(bytes: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
     let offsets = (0..3).flat_map(|skip| [STANDARD.encode(&bytes[skip..]), URL_SAFE.encode(&bytes[skip..])]);
-    offsets.map(|text| ("base64", text[..text.len() - 4].as_bytes().to_vec()))
+    offsets.map(|text| ("base64", text.as_bytes()[..text.len() - 4].to_vec()))
 }
 
 fn hex(bytes: &[u8]) -> String {
