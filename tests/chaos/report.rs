@@ -53,7 +53,10 @@ pub(crate) fn tell(outcome: &Outcome) {
     }
     println!("\n| messages that a worker held when it was told to stop | |\n|---|---|");
     println!("| given back, and so delivered again soon | {} |", outcome.stops.given_back);
-    println!("| delivered again, after a fault of the queue touched their worker within 10 s before the stop | {} |", outcome.stops.touched);
+    println!(
+        "| delivered again, after a fault of the queue touched their worker within 10 s before the stop | {} |",
+        outcome.stops.touched
+    );
     println!("| delivered again because of the stop alone | {} |\n", outcome.stops.caused);
     println!("## What the checker found\n");
 }
