@@ -97,7 +97,9 @@ CREATE TABLE masq.policy (
   single        boolean  PRIMARY KEY DEFAULT true CHECK (single),
   approve_above integer  NOT NULL DEFAULT 10,    -- more tokens at once need a second person
   daily_quota   integer  NOT NULL DEFAULT 1000,  -- tokens a login and UTC day
-  request_lives interval NOT NULL DEFAULT '1 hour'
+  request_lives interval NOT NULL DEFAULT '1 hour',
+  values_kept   interval,                        -- how long sealed values are kept at least; NULL: for ever
+  letters_kept  interval                         -- the same of dead letters
 );
 INSERT INTO masq.policy DEFAULT VALUES;
 CREATE TABLE masq.purposes (

@@ -89,6 +89,13 @@ BEGIN
   IF least(retention, letters) < interval '1 day' OR most < 1 THEN
     RAISE EXCEPTION 'nothing is kept for less than a day' USING ERRCODE = '22023';
   END IF;
+  -- Whoever has stolen a worker's login must not be able to empty the vault.
+  IF EXISTS (
+    SELECT FROM masq.policy p WHERE retention < p.values_kept OR letters < p.letters_kept
+      OR retention IS NOT NULL AND p.values_kept IS NULL OR letters IS NOT NULL AND p.letters_kept IS NULL
+  ) THEN
+    RAISE EXCEPTION 'masq.policy keeps it longer' USING ERRCODE = 'MQ015';
+  END IF;
   more := false;
   slots_of := '{}';
   IF newest IS NULL OR NOT pg_try_advisory_xact_lock(hashtext('masq.entries')) THEN  -- see masq.keep_months

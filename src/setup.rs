@@ -23,7 +23,6 @@ use crate::{
 /// If the database refuses.
 pub async fn database(session: &mut Session, config: &Config, with_roles: bool) -> Result<Vec<Finding>, StartError> {
     start::migrate(session, config).await?;
-    roles::set_limits(session, &config.vault).await?;
     let mut findings = Vec::new();
     if with_roles {
         findings.extend(roles::apply(session, migrations::beside_rows(&config.vault)).await?);

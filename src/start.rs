@@ -18,7 +18,7 @@ use crate::{
         examine::{self, Examined},
         known_keys,
         migrations::{self, Migrated},
-        targets,
+        roles, targets,
     },
     metrics::Metrics,
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
@@ -289,6 +289,7 @@ pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), Start
             Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
             Migrated::Nothing => {}
         }
+        roles::set_limits(session, config).await?;
         if catalog::table(session, &config.table).await?.is_none() {
             match migrations::create_target(session, &config.table, &config.columns).await {
                 Ok(()) => tracing::info!(table = config.table.name, "created the target table"),

@@ -5,6 +5,8 @@
 //! their rights again, since it may have made something new. [`grant_target`] does the same for the target table, which
 //! stays its owner's. The rights themselves are SQL, and listed there.
 
+use std::time::Duration;
+
 use tokio_postgres::{
     Error,
     types::{ToSql, Type},
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     check::{Finding, Severity},
-    config::VaultConfig,
+    config::Config,
 };
 
 /// Makes the roles, and this login a member of masq_owner where it must be one. In a transaction of its own: other
@@ -217,15 +219,20 @@ pub async fn remedy(session: &Session) -> Result<String, DbError> {
     })
 }
 
-/// Sets who may have how much revealed, in the database, where no program can go past it.
+/// Sets who may have how much revealed, and how long everything is kept at least, in the database, where no program can go
+/// past it.
 ///
 /// # Errors
 /// If the database refuses.
-pub async fn set_limits(session: &Session, vault: &VaultConfig) -> Result<(), DbError> {
-    const SET: &str = "UPDATE masq.policy SET approve_above = $1, daily_quota = $2 \
-                       WHERE (approve_above, daily_quota) IS DISTINCT FROM ($1, $2)";
+pub async fn set_limits(session: &Session, config: &Config) -> Result<(), DbError> {
+    const SET: &str = "UPDATE masq.policy SET approve_above = $1, daily_quota = $2, \
+                       values_kept = make_interval(secs => $3), letters_kept = make_interval(secs => $4)";
     let number = |limit: u32| i32::try_from(limit).unwrap_or(i32::MAX);
-    let (approve_above, daily_quota) = (number(vault.approve_above), number(vault.daily_quota));
-    let set = session.execute_typed(SET, &[(&approve_above, Type::INT4), (&daily_quota, Type::INT4)]).await;
-    set.map(drop).map_err(|error| DbError::new("setting the limits on reveals", &error))
+    let seconds = |kept: Option<Duration>| kept.map(|kept| kept.as_secs_f64());
+    let (approve_above, daily_quota) = (number(config.vault.approve_above), number(config.vault.daily_quota));
+    let (values, letters) = (seconds(config.vault.retention), seconds(config.dead_letters.retention));
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&approve_above, Type::INT4), (&daily_quota, Type::INT4), (&values, Type::FLOAT8), (&letters, Type::FLOAT8)];
+    let set = session.execute_typed(SET, &parameters).await;
+    set.map(drop).map_err(|error| DbError::new("setting the limits of the vault", &error))
 }

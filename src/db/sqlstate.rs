@@ -117,6 +117,7 @@ pub fn describe(error: &Error) -> String {
 /// The cause and what helps, where an operator can do something that the condition's name does not say.
 fn advice(code: &str) -> Option<&'static str> {
     let advice = match code {
+        "MQ015" => "the database keeps it longer than the configuration says: run `masq migrate` as its owner",
         "25006" => "the server takes no writes, as a standby does: connect to the primary",
         "40001" | "40P01" => "another transaction was in the way; masq tries again by itself",
         "42501" => {

@@ -47,6 +47,7 @@ async fn age(rows: &Database, slots: &Database, days: u32) {
 }
 
 async fn kept(rows: &Database, slots: Option<&Database>, what: Keep) {
+    rows.execute("UPDATE masq.policy SET values_kept = '1 day', letters_kept = '1 day'").await;
     let session = rows.session().await;
     let slots = match slots {
         Some(slots) => Some(slots.session().await),
@@ -160,4 +161,24 @@ async fn a_jumping_clock_and_a_slip_throw_nothing_away() {
     let session = scene.database.session().await;
     let error = keep(&session, None, Keep { values: Some(DAY / 2), letters: None }).await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "22023");
+}
+
+#[tokio::test]
+async fn a_worker_cannot_have_less_kept_than_the_owner_says() {
+    let scene = Scene::new().await;
+    loaded(&scene, "u", true).await;
+    let session = scene.database.session().await;
+    let refused = async |what: Keep| {
+        let error = keep(&session, None, what).await.unwrap_err();
+        error.code().map(|code| code.code().to_owned())
+    };
+    let letters = |days| Keep { values: None, letters: Some(DAY * days) };
+    for what in [values(400), letters(400)] {
+        assert_eq!(refused(what).await.as_deref(), Some("MQ015"), "it is for ever unless the owner says otherwise");
+    }
+    scene.database.execute("UPDATE masq.policy SET values_kept = '90 days', letters_kept = '30 days'").await;
+    for what in [values(89), letters(29)] {
+        assert_eq!(refused(what).await.as_deref(), Some("MQ015"));
+    }
+    assert!(keep(&session, None, Keep { letters: Some(DAY * 30), ..values(90) }).await.is_ok());
 }

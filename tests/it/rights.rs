@@ -55,7 +55,7 @@ const ROLES: [(&str, &[&str], &[&str]); 6] = [
             "SELECT count(*) FROM masq.ledger",
             "SELECT masq.keep_partitions('15 days')",
             "SELECT masq.sweep('{}', '2 days')",
-            "SELECT masq.keep_vault('30 days', NULL, 10)",
+            "SELECT masq.keep_vault(NULL, NULL, 10)",
             "SELECT masq.close_epoch(ID, 1, 1, 1)",
         ],
         &[
