@@ -2,33 +2,35 @@
 //!
 //! Neither knows of tables, tokens or queues. Their values are behind [`Pii`].
 
-use std::{fmt, net::IpAddr};
+use std::{borrow::Cow, fmt, net::IpAddr};
 
-use zeroize::Zeroize;
+use crate::{
+    json::Fault,
+    pii::{Pii, Wipe},
+};
 
-use crate::{json::Fault, pii::Pii};
-
-/// One decoded message: a value for every configured column, in the columns' order. `None` is NULL.
-pub struct Event {
+/// One decoded message: a value for every configured column, in the columns' order. `None` is NULL. What can be is
+/// borrowed from the message's body.
+pub struct Event<'m> {
     /// As many as there are columns.
-    pub values: Vec<Option<Pii<Field>>>,
+    pub values: Vec<Option<Pii<Field<'m>>>>,
     /// What its producer knows it by, where that is looked for in the body and can be read.
-    pub event_id: Option<Pii<String>>,
+    pub event_id: Option<Pii<Cow<'m, str>>>,
     /// How many fields of the message no column asked for; they are dropped.
     pub unknown_fields: usize,
 }
 
 /// One value of a message: as it came, and what it means.
-pub struct Field {
+pub struct Field<'m> {
     /// The string as it came, escapes resolved and nothing trimmed; for anything but a string, its JSON text.
-    pub raw: String,
+    pub raw: Cow<'m, str>,
     /// What it means.
     pub value: Value,
 }
 
-impl Zeroize for Field {
-    fn zeroize(&mut self) {
-        self.raw.zeroize();
+impl Wipe for Field<'_> {
+    fn wipe(&mut self) {
+        self.raw.wipe();
         self.value = Value::Text;
     }
 }

@@ -15,20 +15,18 @@ use crate::{event::Reason, pipeline::load::Tally, queue::Depth};
 
 /// The steps whose time is taken. Receiving is waiting, so it is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the files under pipeline/
+#[allow(missing_docs)] // the files under pipeline/; decode goes message by message with mask
 pub enum Step {
-    Decode,
     Mask,
     Load,
     Acknowledge,
 }
 
 impl Step {
-    const ALL: [Self; 4] = [Self::Decode, Self::Mask, Self::Load, Self::Acknowledge];
+    const ALL: [Self; 3] = [Self::Mask, Self::Load, Self::Acknowledge];
 
     fn name(self) -> &'static str {
         match self {
-            Self::Decode => "decode",
             Self::Mask => "mask",
             Self::Load => "load",
             Self::Acknowledge => "acknowledge",

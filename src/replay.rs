@@ -14,7 +14,7 @@ use crate::{
     db::{DbError, Session},
     event::Reason,
     pipeline::{
-        decode::{Decoder, decode},
+        decode::Decoder,
         mask::{Masker, mask},
     },
     queue::{Key, Message, Receipt},
@@ -181,7 +181,7 @@ impl<'a> Replay<'a> {
                 Err(error) => return Err(error),
             }
         };
-        let batch = mask(decode(messages, &self.decoder), &mut self.masker);
+        let batch = mask(messages, |message| self.decoder.read(message), &mut self.masker);
         self.write(&batch, &mut became).await?;
         // A letter that could not be read was purged between the two looks.
         let fate = |letter: Letter| Fate { became: became.remove(&letter.key).unwrap_or(Became::Settled), letter };

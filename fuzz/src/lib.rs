@@ -7,7 +7,7 @@ use std::sync::Arc;
 use masq::{
     config::{ColumnType, Config, Sources},
     pipeline::{
-        decode::{Decoder, decode},
+        decode::Decoder,
         mask::{Masker, mask},
     },
     queue::{Key, Message, Receipt},
@@ -47,7 +47,7 @@ impl Steps {
     pub fn run(&mut self, body: &[u8]) -> Batch {
         let key = Key { sent_at: SENT_AT, id: uuid::Uuid::nil() };
         let message = Message::new(key, 1, body.to_vec(), Receipt(String::new()));
-        mask(decode(vec![message], &self.decoder), &mut self.masker)
+        mask(vec![message], |message| self.decoder.read(message), &mut self.masker)
     }
 
     /// The fields of the row that a body becomes, checked to be what PostgreSQL takes; `None`: a dead letter.

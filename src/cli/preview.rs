@@ -25,7 +25,7 @@ use crate::{
     event::Reason,
     logging::Escaping,
     pipeline::{
-        decode::{Decoder, decode},
+        decode::Decoder,
         mask::{Masker, mask},
         now_ms,
     },
@@ -167,7 +167,7 @@ impl Preview {
     }
 
     fn judge(&mut self, message: Message) -> Result<Becomes, Failure> {
-        let batch = mask(decode(vec![message], &self.decoder), &mut self.masker);
+        let batch = mask(vec![message], |message| self.decoder.read(message), &mut self.masker);
         match batch.entries.first().map(|entry| &entry.verdict) {
             Some(Verdict::Dead(dead)) => Ok(Becomes::DeadLetter { reason: dead.reason.to_string() }),
             Some(Verdict::Row(row)) if row.claim.is_some_and(|claim| !self.claims.insert(claim)) => {

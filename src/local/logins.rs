@@ -181,10 +181,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Sources},
-        pipeline::{
-            decode::{Decoder, decode},
-            value::Limits,
-        },
+        pipeline::{decode::Decoder, value::Limits},
         queue::{Key, Message, Receipt},
     };
 
@@ -199,7 +196,7 @@ mod tests {
         let key = Key { sent_at: 1, id: uuid::Uuid::nil() };
         let body = login.body.clone().into_bytes();
         let message = Message::new(key, 1, body, Receipt(String::new()));
-        decode(vec![message], &decoder).remove(0).meaning.err().map(|reject| reject.reason.kind())
+        decoder.read(&message).err().map(|reject| reject.reason.kind())
     }
 
     #[test]

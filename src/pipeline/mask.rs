@@ -11,12 +11,11 @@ use crate::{
     event::{Event, Field, Reason, Reject, Value},
     mutant::{self, Mutant},
     pii::Pii,
-    pipeline::decode::Decoded,
     queue::Message,
     sink::{Batch, DeadLetter, Entry, MaskedRow, Verdict, copy},
     vault::{
         keyring::KeyRing,
-        seal::{EpochKey, Original},
+        seal::{EpochKey, Original, SubjectTag},
         sealer::{Sealer, Seals},
         token::{self, DomainKey, Kind, Token, TooLong},
     },
@@ -29,6 +28,8 @@ pub struct Masker {
     subject: Option<usize>,
     keys: Arc<KeyRing>,
     sealer: Sealer,
+    /// Of the row in hand: which columns have which tokens.
+    tokens: Vec<(usize, Token)>,
     /// The ARN or name of the queue, within which an event's id means one event.
     queue: String,
 }
@@ -79,7 +80,14 @@ impl Masker {
         let masked = columns.iter().zip(stored).map(masked).collect::<Result<Vec<_>, TooLong>>()?;
         let is_sealing = masked.iter().any(|column| column.vault.is_some());
         let subject = columns.iter().position(|column| column.subject).filter(|_| is_sealing);
-        Ok(Self { columns: masked, subject, keys, sealer: Sealer::new(epoch), queue: String::new() })
+        Ok(Self {
+            columns: masked,
+            subject,
+            keys,
+            sealer: Sealer::new(epoch),
+            tokens: Vec::new(),
+            queue: String::new(),
+        })
     }
 
     /// Claims the ids of events for this queue, named by its ARN or, where nothing says that, by its name.
@@ -140,7 +148,7 @@ impl Masker {
     fn verdict(
         &mut self,
         message: &Message,
-        meaning: Result<Event, Reject>,
+        meaning: Result<Event<'_>, Reject>,
         rows: &mut Vec<u8>,
         seals: &mut Seals,
     ) -> Verdict {
@@ -148,9 +156,10 @@ impl Masker {
             Ok(event) => {
                 let (start, begin) = (rows.len(), seals.begin_row());
                 self.row(&event, rows, seals);
-                let event_id = event.event_id.as_ref().or(message.event_id.as_ref());
-                let event_id = event_id.filter(|id| !id.expose().is_empty() && !mutant::is(Mutant::NoDedupe));
-                let claim = event_id.map(|id| self.claim(id.expose()));
+                let in_body = event.event_id.as_ref().map(|id| id.expose().as_ref());
+                let event_id = in_body.or(message.event_id.as_ref().map(|id| id.expose().as_str()));
+                let event_id = event_id.filter(|id| !id.is_empty() && !mutant::is(Mutant::NoDedupe));
+                let claim = event_id.map(|id| self.claim(id));
                 Verdict::Row(MaskedRow { bytes: start..rows.len(), claim, seals: seals.end_row(begin) })
             }
             Err(reject) => Verdict::Dead(self.dead_letter(message, reject.reason, reject.subject.as_ref())),
@@ -165,59 +174,77 @@ impl Masker {
         Uuid::from_bytes(bytes)
     }
 
-    fn row(&mut self, event: &Event, out: &mut Vec<u8>, seals: &mut Seals) {
-        let Self { columns, subject, keys, sealer, .. } = self;
-        let person = subject.and_then(|at| event.values[at].as_ref());
-        let person = person.map(|person| keys.subject.tag(&person.expose().raw));
-        copy::tuple(out, columns.len());
-        for (Masked { stored, action, vault }, value) in columns.iter().zip(&event.values) {
+    fn row(&mut self, event: &Event<'_>, out: &mut Vec<u8>, seals: &mut Seals) {
+        self.tokens.clear();
+        copy::tuple(out, self.columns.len());
+        for (at, (column, value)) in self.columns.iter().zip(&event.values).enumerate() {
             let Some(field) = value.as_ref().map(Pii::expose) else {
                 copy::null(out);
                 continue;
             };
-            let token = masked(out, *stored, action, field);
-            if let (Some(person), Some(name), Some(token)) = (person, vault, token) {
-                sealer.seal(person, (name, &token), original(field), seals);
+            if let Some(token) = masked(out, column.stored, &column.action, field) {
+                self.tokens.push((at, token));
+            }
+        }
+        let person = self.subject.and_then(|at| event.values[at].as_ref());
+        if let Some(person) = person {
+            self.seal(self.keys.subject.tag(&person.expose().raw), event, seals);
+        }
+    }
+
+    /// Seals the originals of a row's tokens for its person, where that is to be done and is not done yet.
+    fn seal(&mut self, person: SubjectTag, event: &Event<'_>, seals: &mut Seals) {
+        let Self { columns, sealer, tokens, .. } = self;
+        // All are looked up before one is sealed, so that the memory is waited for once a row, not once a value.
+        tokens.retain(|(at, token)| columns[*at].vault.is_some() && !sealer.remembers(person, token));
+        for (at, token) in tokens {
+            if let (Some(name), Some(field)) = (&columns[*at].vault, &event.values[*at]) {
+                sealer.seal(person, (name, token), original(field.expose()), seals);
             }
         }
     }
 }
 
 /// Masks a batch and puts it in the order in which it is written: by key, of two deliveries of a message the newer.
-pub fn mask(mut decoded: Vec<Decoded>, masker: &mut Masker) -> Batch {
-    let received = decoded.len();
+///
+/// `read`: what a message means. Each is read when it is its turn, so a plain value outside its body lives no longer
+/// than that.
+pub fn mask(
+    mut messages: Vec<Message>,
+    read: impl Fn(&Message) -> Result<Event<'_>, Reject>,
+    masker: &mut Masker,
+) -> Batch {
+    let received = messages.len();
     // Concurrent polls answer in any order: the delivery counted last is the newest, of equal counts the one received
-    // last, since the sort is stable. Reversing lets dedup keep it.
-    decoded.sort_by_key(|decoded| decoded.message.order());
-    decoded.reverse();
-    decoded.dedup_by_key(|decoded| decoded.message.key);
-    decoded.reverse();
-
-    let mut rows = Vec::with_capacity(decoded.len() * 256);
+    // last, since the sort is stable.
+    messages.sort_by_key(Message::order);
+    let mut entries = Vec::with_capacity(received);
+    let mut rows = Vec::with_capacity(received * 256);
     let mut seals = Seals::default();
-    let entries: Vec<Entry> = decoded
-        .into_iter()
-        .map(|Decoded { mut message, meaning }| {
-            let verdict = masker.verdict(&message, meaning, &mut rows, &mut seals);
-            // Sealed, it is not needed any more.
-            if matches!(verdict, Verdict::Dead(_)) {
-                message.body = Pii::new(Vec::new());
-            }
-            Entry { message, verdict }
-        })
-        .collect();
+    let mut messages = messages.into_iter().peekable();
+    while let Some(mut message) = messages.next() {
+        if messages.peek().is_some_and(|newer| newer.key == message.key) {
+            continue;
+        }
+        let verdict = masker.verdict(&message, read(&message), &mut rows, &mut seals);
+        // Sealed, it is not needed any more.
+        if matches!(verdict, Verdict::Dead(_)) {
+            message.body = Pii::new(Vec::new());
+        }
+        entries.push(Entry { message, verdict });
+    }
     let epoch = masker.epoch().header().clone();
     Batch { doubles: received - entries.len(), entries, rows, epoch, seals, kid: masker.keys.token.kid() }
 }
 
 /// A value as it came, and what its token is made of.
-fn original(field: &Field) -> Original<'_> {
+fn original<'a>(field: &'a Field<'_>) -> Original<'a> {
     let kind = if matches!(field.value, Value::Ip(_)) { Kind::Ip } else { Kind::Text };
     Original { kind, raw: &field.raw }
 }
 
 /// Writes a value as its column is masked, and answers its token if it has a keyed one.
-fn masked(out: &mut Vec<u8>, stored: ColumnType, action: &Action, field: &Field) -> Option<Token> {
+fn masked(out: &mut Vec<u8>, stored: ColumnType, action: &Action, field: &Field<'_>) -> Option<Token> {
     match (action, field.value) {
         (Action::Plain, _) => copy::field(out, stored, field),
         (Action::Token { key, .. }, value) => {
@@ -251,7 +278,6 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Sources},
-        pipeline::decode::decode,
         queue::{Key, Receipt},
         start,
     };
@@ -267,11 +293,12 @@ mod tests {
         let keys = Arc::new(KeyRing::throw_away().unwrap());
         let epoch = keys.new_epoch(0).now_or_never().unwrap().unwrap();
         let mut masker = Masker::new(&config.columns, &stored, keys, epoch).unwrap().of_queue(queue);
+        let decoder = start::decoder(&config, &stored);
         let body = format!("{{\"user_id\": \"u\", \"event_id\": {event_id}}}").into_bytes();
         let key = Key { sent_at: 1, id: Uuid::nil() };
         let mut message = Message::new(key, 1, body, Receipt(String::new()));
         message.event_id = attribute.map(|id| Pii::new(id.to_owned()));
-        let batch = mask(decode(vec![message], &start::decoder(&config, &stored)), &mut masker);
+        let batch = mask(vec![message], |message| decoder.read(message), &mut masker);
         match &batch.entries[0].verdict {
             Verdict::Row(row) => row.claim.map(|claim| claim.to_string()),
             Verdict::Dead(dead) => panic!("{}", dead.reason),

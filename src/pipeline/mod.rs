@@ -38,7 +38,7 @@ pub use status::{Status, Trouble};
 
 use self::{
     acknowledge::{acknowledge, delete_too_early, give_back},
-    decode::{Decoder, decode},
+    decode::Decoder,
     epoch::Renewal,
     load::{Judge, Loaded, Unsettled, load},
     mask::{Masker, mask},
@@ -158,13 +158,12 @@ impl<Q: Queue, S: Sink> Worker<Q, S> {
         let Taken { messages, lease } = taken;
         let mut clock = Clock::start(Arc::clone(&self.metrics));
 
-        let decoded = if messages.iter().any(|message| message.attempt >= self.intake.suspect_from) {
-            self.decode_suspects(messages, shutdown).await
-        } else {
-            decode(messages, &self.decoder)
+        let Some(poison) = self.find_poison(&messages, shutdown).await else {
+            self.put_back(messages).await;
+            return false;
         };
-        clock.lap(Step::Decode);
-        let batch = mask(decoded, &mut self.masker);
+        // Steps 2 and 3, message by message.
+        let batch = mask(messages, |message| poison.read(message, &self.decoder), &mut self.masker);
         clock.lap(Step::Mask);
         if mutant::is(Mutant::DeleteFirst) {
             delete_too_early(&self.queue, &batch).await;

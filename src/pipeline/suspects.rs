@@ -6,15 +6,14 @@
 //! processes for ever, its neighbours go on, and nothing but its readers' ends makes poison of a message: no outage, no
 //! slow database, no count alone. One end is not enough, for a process may be killed at any moment, and this is one.
 
-use std::collections::{BTreeSet, HashMap};
-
-use super::{
-    Worker,
-    decode::{Decoded, decode},
-    retry::Retry,
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hint::black_box,
 };
+
+use super::{Worker, decode::Decoder, retry::Retry};
 use crate::{
-    event::{Reason, Reject},
+    event::{Event, Reason, Reject},
     queue::{Key, Message, Queue},
     shutdown::Shutdown,
     sink::Sink,
@@ -24,57 +23,60 @@ use crate::{
 /// alone.
 const READERS: u32 = 3;
 
+/// The messages of a batch that nobody is to read any more.
+#[derive(Default)]
+pub(super) struct Poison(HashSet<Key>);
+
+impl Poison {
+    /// What a message means, if it may be read.
+    pub(super) fn read<'m>(&self, message: &'m Message, decoder: &Decoder) -> Result<Event<'m>, Reject> {
+        if !self.0.is_empty() && self.0.contains(&message.key) {
+            return Err(Reject { reason: Reason::PoisonReceiveCount, subject: None });
+        }
+        decoder.read(message)
+    }
+}
+
 impl<Q: Queue, S: Sink> Worker<Q, S> {
-    /// Decodes a batch in which some messages have come often. Told to stop before those can be put on record, it gives
-    /// all of it back: some of the others may have to wait for them.
-    pub(super) async fn decode_suspects(&mut self, messages: Vec<Message>, shutdown: &Shutdown) -> Vec<Decoded> {
-        let is_suspect = |message: &Message| message.attempt >= self.intake.suspect_from;
+    /// Reads those messages of a batch that have come often, to see whether it lives; all but the poison may then be
+    /// read again without a record. `None`: it is time to stop, and some of the others may have to wait for the
+    /// suspects, so that all of the batch has to go back.
+    pub(super) async fn find_poison(&mut self, messages: &[Message], shutdown: &Shutdown) -> Option<Poison> {
+        let is_suspect = |message: &&Message| message.attempt >= self.intake.suspect_from;
+        let suspects: Vec<&Message> = messages.iter().filter(is_suspect).collect();
+        if suspects.is_empty() {
+            return Some(Poison::default());
+        }
         // In order, so that two workers do not wait for each other's records.
-        let suspects: BTreeSet<Key> = messages.iter().filter(|m| is_suspect(m)).map(|message| message.key).collect();
-        let new: Vec<Key> = suspects.iter().copied().collect();
-        let Some(known) = self.put_on_record(&new, shutdown).await else {
-            self.put_back(messages).await;
-            return Vec::new();
-        };
-        let (alone, together): (Vec<Message>, Vec<Message>) =
-            messages.into_iter().partition(|message| known.contains_key(&message.key));
-        let mut decoded = decode(together, &self.decoder);
-        let read: Vec<Key> = new.into_iter().filter(|key| !known.contains_key(key)).collect();
+        let keys: BTreeSet<Key> = suspects.iter().map(|message| message.key).collect();
+        let keys: Vec<Key> = keys.into_iter().collect();
+        let known = self.put_on_record(&keys, shutdown).await?;
+        let (alone, together): (Vec<&Message>, Vec<&Message>) =
+            suspects.into_iter().partition(|message| known.contains_key(&message.key));
+        for message in together {
+            self.survives(message);
+        }
+        let read: Vec<Key> = keys.into_iter().filter(|key| !known.contains_key(key)).collect();
         self.clear_record(&read, shutdown).await;
-        let mut alone = alone.into_iter();
-        while let Some(message) = alone.next() {
+
+        let mut poison = Poison::default();
+        for message in alone {
             let readers = known[&message.key];
-            match self.decode_alone(message, readers, shutdown).await {
-                Ok(one) => decoded.extend(one),
-                Err(message) => {
-                    let read = decoded.into_iter().map(|decoded| decoded.message);
-                    self.put_back(read.chain([message]).chain(alone).collect()).await;
-                    return Vec::new();
-                }
+            if readers >= READERS {
+                poison.0.insert(message.key);
+            } else if self.put_on_record_again(message.key, readers + 1, shutdown).await {
+                self.survives(message);
+                self.clear_record(&[message.key], shutdown).await;
+            } else {
+                return None;
             }
         }
-        decoded
+        Some(poison)
     }
 
-    /// Decodes a message that so many readers did not survive. Told to stop before that can be noted, it leaves it
-    /// unread.
-    async fn decode_alone(
-        &mut self,
-        message: Message,
-        readers: u32,
-        shutdown: &Shutdown,
-    ) -> Result<Vec<Decoded>, Message> {
-        if readers >= READERS {
-            let reject = Reject { reason: Reason::PoisonReceiveCount, subject: None };
-            return Ok(Vec::from([Decoded { message, meaning: Err(reject) }]));
-        }
-        let key = message.key;
-        if !self.put_on_record_again(key, readers + 1, shutdown).await {
-            return Err(message);
-        }
-        let decoded = decode(Vec::from([message]), &self.decoder);
-        self.clear_record(&[key], shutdown).await;
-        Ok(decoded)
+    /// Reads a message; whoever does not live to return has found poison.
+    fn survives(&self, message: &Message) {
+        black_box(self.decoder.read(message).is_ok());
     }
 
     /// Puts messages on record; answers those that were there, with the number of their readers. `None`: it is time to

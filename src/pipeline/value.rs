@@ -2,6 +2,8 @@
 //!
 //! Nothing is coerced: a device id that comes as a number would get another token than the same digits in a string.
 
+use std::borrow::Cow;
+
 use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -67,7 +69,7 @@ const UNIX_EPOCH: i32 = 2_440_588;
 const MAX_TOKEN_TEXT: usize = u16::MAX as usize;
 
 /// Reads the value that stands there; it is neither null nor an empty string.
-pub(super) fn read(document: &Document, at: At, column: &Column, limits: &Limits) -> Result<Field, Reason> {
+pub(super) fn read<'m>(document: &Document<'m>, at: At, column: &Column, limits: &Limits) -> Result<Field<'m>, Reason> {
     let field = || column.from.text.clone();
     let json = document.value(at);
     let value = match (column.meaning, &json) {
@@ -84,10 +86,10 @@ pub(super) fn read(document: &Document, at: At, column: &Column, limits: &Limits
         _ => return Err(Reason::WrongType(field())),
     };
     let raw = match json {
-        Json::String(text) if column.meaning != Meaning::Json => text.into_owned(),
+        Json::String(text) if column.meaning != Meaning::Json => text,
         _ => {
             check_length(document.text(at), column, limits)?;
-            document.text(at).to_owned()
+            Cow::Borrowed(document.text(at))
         }
     };
     Ok(Field { raw, value })

@@ -33,6 +33,8 @@ pub mod rotate;
 pub mod token_files;
 pub mod token_keys;
 
+mod mac;
+
 #[cfg(test)]
 mod published;
 #[cfg(test)]

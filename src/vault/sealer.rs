@@ -105,7 +105,12 @@ impl Sealer {
         self.epoch.sealed() >= MOST
     }
 
-    /// Seals a person's value for a row, unless it is in the vault or among `seals` already.
+    /// Whether a person's value is in the vault, as far as is remembered.
+    pub fn remembers(&self, subject: SubjectTag, token: &Token) -> bool {
+        self.durable.contains(&mark(token, subject))
+    }
+
+    /// Seals a person's value for a row, unless it is among `seals` already.
     pub fn seal(
         &mut self,
         subject: SubjectTag,
@@ -114,9 +119,6 @@ impl Sealer {
         seals: &mut Seals,
     ) {
         let mark = mark(token, subject);
-        if self.durable.contains(&mark) {
-            return;
-        }
         let at = match seals.by_mark.get(&mark) {
             Some(at) => *at,
             None => {
@@ -212,7 +214,10 @@ mod tests {
     fn seal(sealer: &mut Sealer, seals: &mut Seals, subject: SubjectTag, values: &[(u8, &str)]) -> Range<usize> {
         let (begin, field) = (seals.begin_row(), Arc::from("f"));
         for (token, raw) in values {
-            sealer.seal(subject, (&field, &Token([*token; 32])), text(raw), seals);
+            let token = Token([*token; 32]);
+            if !sealer.remembers(subject, &token) {
+                sealer.seal(subject, (&field, &token), text(raw), seals);
+            }
         }
         seals.end_row(begin)
     }

@@ -19,10 +19,12 @@ use std::{
 };
 
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use super::mac::Mac;
 
 /// The first byte of a frame. Another framing gets another number, and so other tokens.
 const FRAME: u8 = 0x01;
@@ -63,9 +65,7 @@ impl TokenRoot {
     pub fn domain(&self, domain: &str) -> Result<DomainKey, TooLong> {
         let len = u8::try_from(domain.len()).map_err(|_| TooLong { what: "domain", len: domain.len(), max: 255 })?;
         let key = hkdf(self.root.as_slice(), &[], domain.as_bytes());
-        let mut mac = keyed(&key);
-        mac.update(&[FRAME, self.kid.get(), len]);
-        mac.update(domain.as_bytes());
+        let mac = Mac::new(&key).with_head(&[FRAME, self.kid.get(), len]).with_head(domain.as_bytes());
         Ok(DomainKey { kid: self.kid, mac })
     }
 
@@ -78,11 +78,11 @@ impl TokenRoot {
 
 /// Makes the tokens of one domain.
 ///
-/// It keeps an HMAC that has seen the key and the frame as far as the domain; a short value costs a clone of it and
-/// two compressions of SHA-256, no key schedule.
+/// It keeps an HMAC that has seen the key and the frame as far as the domain; a short value costs two compressions of
+/// SHA-256, no key schedule.
 pub struct DomainKey {
     kid: NonZeroU8,
-    mac: Hmac<Sha256>,
+    mac: Mac,
 }
 
 impl DomainKey {
@@ -113,11 +113,9 @@ impl DomainKey {
 
     fn value(&self, kind: u8, len: u16, bytes: &[u8]) -> Token {
         let [high, low] = len.to_be_bytes();
-        let mut mac = self.mac.clone();
-        mac.update(&[kind, high, low]);
-        mac.update(bytes);
+        let tag = self.mac.tag(&[&[kind, high, low], bytes]);
         let mut token = [self.kid.get(); 32];
-        token[1..].copy_from_slice(&mac.finalize().into_bytes()[..31]);
+        token[1..].copy_from_slice(&tag[..31]);
         Token(token)
     }
 }

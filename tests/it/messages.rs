@@ -11,10 +11,7 @@ use masq::{
     config::{self, ColumnType, Config, Envelope, Sources, UnknownFields},
     event::{Event, Field, Value},
     pii::Pii,
-    pipeline::{
-        decode::{Decoder, decode},
-        value::Limits,
-    },
+    pipeline::{decode::Decoder, value::Limits},
     queue::{Key, Message, Receipt},
     sink::copy,
 };
@@ -76,11 +73,10 @@ fn decoder(app_version: ColumnType) -> Decoder {
     Decoder::new(config.columns, limits, UnknownFields::Drop)
 }
 
-fn read(decoder: &Decoder, body: &[u8]) -> Result<Event, String> {
+fn read(decoder: &Decoder, body: &[u8]) -> Result<Event<'static>, String> {
     let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
     let message = Message::new(key, 1, body.to_vec(), Receipt(String::new()));
-    let decoded = decode(vec![message], decoder).pop().expect("one goes in, one comes out");
-    decoded.meaning.map_err(|reject| reject.reason.to_string())
+    decoder.read(&message).map(Event::into_owned).map_err(|reject| reject.reason.to_string())
 }
 
 /// The plain values of an event as the labels write them: without the date if the day of sending stands in.

@@ -6,7 +6,6 @@ use std::{collections::HashMap, path::PathBuf, process::Stdio, time::Duration};
 use masq::{
     db::Timeouts,
     pipeline::{
-        decode::decode,
         load::{Judge, load},
         mask::mask,
         now_ms,
@@ -53,7 +52,7 @@ async fn one_refused_row_of_five_hundred_costs_twenty_transactions_at_most() {
             let key = Key { sent_at: now_ms() + at, id: Uuid::new_v4() };
             Message::new(key, 1, body, Receipt(key.id.to_string()))
         };
-        let batch = mask(decode((0..500).map(message).collect(), &worker.decoder), &mut worker.masker);
+        let batch = mask((0..500).map(message).collect(), |message| worker.decoder.read(message), &mut worker.masker);
         let judge = Judge {
             decoder: &worker.decoder,
             masker: &mut worker.masker,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use masq::{
-    pipeline::{Worker, decode::decode, mask::mask, now_ms},
+    pipeline::{Worker, mask::mask, now_ms},
     queue::{Key, Message, Receipt},
     sink::{Batch, Outcome, Sink, SinkError, Verdict, ledger::Retention, postgres::PostgresSink},
     start,
@@ -99,7 +99,8 @@ fn batch(worker: &mut Worker<ScriptedQueue, PostgresSink>, logins: &[Login<'_>])
         let body = login(login_.user, "199.172.111.135").into_bytes();
         Message::new(login_.key, login_.attempt, body, Receipt(login_.key.id.to_string()))
     };
-    let mut batch = mask(decode(logins.iter().map(message).collect(), &worker.decoder), &mut worker.masker);
+    let mut batch =
+        mask(logins.iter().map(message).collect(), |message| worker.decoder.read(message), &mut worker.masker);
     for entry in &mut batch.entries {
         if let Verdict::Row(row) = &mut entry.verdict {
             row.claim = logins.iter().find(|login| login.key == entry.message.key).and_then(|login| login.event);

@@ -4,7 +4,7 @@
 //! reason wins when several fit is fixed: the first in [`Reason::KINDS`], and of two alike the one of the earlier column.
 //! What comes out of an envelope is judged as a body is, and what a single value means is in [`value`].
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 
 use crate::{
     config::{Column, Default, Envelope, Meaning, OnInvalid, Path, UnknownFields},
@@ -22,40 +22,25 @@ use crate::{
 /// The largest body that is read, in bytes: SQS's own limit for a message.
 pub const MAX_BODY: usize = 1_048_576;
 
-/// A message and what it means.
-pub struct Decoded {
-    /// As it came.
-    pub message: Message,
-    /// What it means, or why it means nothing.
-    pub meaning: Result<Event, Reject>,
-}
-
 /// Knows what messages come wrapped in, and the columns: where their values stand in a message, what they mean, what the
 /// table can hold.
 pub struct Decoder {
     columns: Vec<Column>,
     limits: Vec<Limits>,
-    known: HashSet<String>,
+    /// Fields of a message in which a column or the event's id stands, each once.
+    known: Vec<String>,
     unknown_fields: UnknownFields,
     envelope: Envelope,
     event_id: Option<Path>,
 }
 
-/// Reads every message; the order stays.
-pub fn decode(messages: Vec<Message>, decoder: &Decoder) -> Vec<Decoded> {
-    messages
-        .into_iter()
-        .map(|message| {
-            let meaning = decoder.read(&message);
-            Decoded { message, meaning }
-        })
-        .collect()
-}
-
 impl Decoder {
     /// `limits`: what the table's column can hold, one for each column.
     pub fn new(columns: Vec<Column>, limits: Vec<Limits>, unknown_fields: UnknownFields) -> Self {
-        let known = columns.iter().filter_map(|column| column.from.segments.first().cloned()).collect();
+        let mut known: Vec<String> =
+            columns.iter().filter_map(|column| column.from.segments.first().cloned()).collect();
+        known.sort_unstable();
+        known.dedup();
         Self { columns, limits, known, unknown_fields, envelope: Envelope::None, event_id: None }
     }
 
@@ -68,7 +53,8 @@ impl Decoder {
     /// Looks there for what the producer knows an event by.
     #[must_use]
     pub fn with_event_id(mut self, path: Path) -> Self {
-        self.known.extend(path.segments.first().cloned());
+        let name = path.segments.first().filter(|name| !self.known.contains(name));
+        self.known.extend(name.cloned());
         Self { event_id: Some(path), ..self }
     }
 
@@ -78,40 +64,38 @@ impl Decoder {
         self.find_subject(&Document::parse(text).ok()?)
     }
 
-    fn read(&self, message: &Message) -> Result<Event, Reject> {
+    /// What a message means, or why it means nothing.
+    pub fn read<'m>(&self, message: &'m Message) -> Result<Event<'m>, Reject> {
         let document = parse(message.body.expose()).map_err(|reason| Reject { reason, subject: None })?;
         self.read_body(&document, message.key.sent_at)
             .map_err(|reason| Reject { reason, subject: self.find_subject(&document) })
     }
 
-    fn read_body(&self, document: &Document, sent_at: i64) -> Result<Event, Reason> {
+    fn read_body<'m>(&self, document: &Document<'m>, sent_at: i64) -> Result<Event<'m>, Reason> {
         let Some(inner) = envelope::open(document, self.envelope)? else {
             return self.read_object(document, sent_at);
         };
         let inner = parse(inner.expose().as_bytes())?;
-        self.read_object(&inner, sent_at).map_err(|reason| match reason {
+        self.read_object(&inner, sent_at).map(Event::into_owned).map_err(|reason| match reason {
             // An object with a configured field is a message, whatever else it looks like.
             Reason::NotObject | Reason::UnknownMessageType => envelope::still_wrapped(&inner).unwrap_or(reason),
             reason => reason,
         })
     }
 
-    fn read_object(&self, document: &Document, sent_at: i64) -> Result<Event, Reason> {
+    fn read_object<'m>(&self, document: &Document<'m>, sent_at: i64) -> Result<Event<'m>, Reason> {
         if document.value(Document::ROOT) != Json::Object {
             return Err(Reason::NotObject);
         }
         if let Some(fault) = document.fault() {
             return Err(fault.into());
         }
-        let find = |column: &Column| find(document, &column.from);
-        let found: Vec<Result<Option<At>, Reason>> = self.columns.iter().map(find).collect();
-        if found.iter().all(|found| matches!(found, Ok(None))) {
-            return Err(Reason::UnknownMessageType);
-        }
-
         let mut values = Vec::with_capacity(self.columns.len());
         let mut worst: Option<Reason> = None;
-        for ((column, limits), found) in self.columns.iter().zip(&self.limits).zip(found) {
+        let mut is_known = false;
+        for (column, limits) in self.columns.iter().zip(&self.limits) {
+            let found = find(document, &column.from);
+            is_known |= !matches!(found, Ok(None));
             match found.and_then(|at| read_field(document, at, column, limits, sent_at)) {
                 Ok(field) => values.push(field.map(Pii::new)),
                 Err(reason) if worst.as_ref().is_none_or(|worst| reason.rank() < worst.rank()) => worst = Some(reason),
@@ -120,6 +104,7 @@ impl Decoder {
         }
         let unknown_fields = self.count_unknown(document);
         match worst {
+            _ if !is_known => Err(Reason::UnknownMessageType),
             Some(reason) => Err(reason),
             None if unknown_fields > 0 && self.refuses_unknown() => Err(Reason::UnknownField),
             None => Ok(Event { values, event_id: self.find_event_id(document), unknown_fields }),
@@ -131,11 +116,8 @@ impl Decoder {
     }
 
     fn count_unknown(&self, document: &Document) -> usize {
-        let is_known = |at: At| match document.value(at) {
-            Json::String(name) => self.known.contains(name.as_ref()),
-            _ => false,
-        };
-        document.members(Document::ROOT).filter(|&(name, _)| !is_known(name)).count()
+        let known = self.known.iter().filter(|name| document.member(Document::ROOT, name).is_some());
+        document.members(Document::ROOT).count() - known.count()
     }
 
     /// Looks where the message should stand and then where else it may: a message in an envelope that nobody expected
@@ -154,11 +136,26 @@ impl Decoder {
         }
     }
 
-    fn find_event_id(&self, document: &Document) -> Option<Pii<String>> {
+    fn find_event_id<'m>(&self, document: &Document<'m>) -> Option<Pii<Cow<'m, str>>> {
         match document.value(find(document, self.event_id.as_ref()?).ok()??) {
-            Json::String(id) if !id.is_empty() => Some(Pii::new(id.into_owned())),
-            Json::Number(id) if !id.contains(['.', 'e', 'E']) => Some(Pii::new(id.to_owned())),
+            Json::String(id) if !id.is_empty() => Some(Pii::new(id)),
+            Json::Number(id) if !id.contains(['.', 'e', 'E']) => Some(Pii::new(Cow::Borrowed(id))),
             _ => None,
+        }
+    }
+}
+
+impl Event<'_> {
+    /// The same, of which nothing is borrowed.
+    pub fn into_owned(self) -> Event<'static> {
+        let owned = |field: Pii<Field>| {
+            let Field { raw, value } = field.expose();
+            Pii::new(Field { raw: Cow::Owned(raw.as_ref().to_owned()), value: *value })
+        };
+        Event {
+            values: self.values.into_iter().map(|value| value.map(owned)).collect(),
+            event_id: self.event_id.map(|id| Pii::new(Cow::Owned(id.expose().as_ref().to_owned()))),
+            unknown_fields: self.unknown_fields,
         }
     }
 }
@@ -194,13 +191,13 @@ fn index(segment: &str) -> Option<usize> {
 }
 
 /// The value of one column, its default, NULL, or what is wrong with it.
-fn read_field(
-    document: &Document,
+fn read_field<'m>(
+    document: &Document<'m>,
     at: Option<At>,
     column: &Column,
     limits: &Limits,
     sent_at: i64,
-) -> Result<Option<Field>, Reason> {
+) -> Result<Option<Field<'m>>, Reason> {
     let missing = match at.map(|at| document.value(at)) {
         None | Some(Json::Null) => Some(Reason::MissingField(column.from.text.clone())),
         Some(Json::String(text)) if text.is_empty() => Some(Reason::EmptyField(column.from.text.clone())),
@@ -227,23 +224,24 @@ pub fn bad_default(column: &Column, limits: &Limits) -> Option<Reason> {
 }
 
 /// What stands in for a value that is not there.
-fn stand_in(column: &Column, sent_at: i64) -> Option<Field> {
+fn stand_in(column: &Column, sent_at: i64) -> Option<Field<'static>> {
     const DAY_MS: i64 = 86_400_000;
     match column.default.as_ref()? {
         Default::Literal(literal) => {
             let text = literal.to_string();
             let document = Document::parse(&text).ok()?;
-            value::read(&document, Document::ROOT, column, &Limits::NONE).ok()
+            let Field { raw, value } = value::read(&document, Document::ROOT, column, &Limits::NONE).ok()?;
+            Some(Field { raw: Cow::Owned(raw.into_owned()), value })
         }
         // A column that means text gets the text of the day or moment, so that it is stored as one reads it.
         Default::SentDate => {
             let day = i32::try_from(sent_at.div_euclid(DAY_MS)).ok()?;
             let value = if column.meaning == Meaning::Text { Value::Text } else { Value::Date(day) };
-            Some(Field { raw: value::date_text(day)?, value })
+            Some(Field { raw: Cow::Owned(value::date_text(day)?), value })
         }
         Default::SentAt => {
             let value = if column.meaning == Meaning::Text { Value::Text } else { Value::Timestamp(sent_at * 1000) };
-            Some(Field { raw: value::timestamp_text(sent_at)?, value })
+            Some(Field { raw: Cow::Owned(value::timestamp_text(sent_at)?), value })
         }
     }
 }

@@ -19,8 +19,10 @@ fn read(column: &str, body: &str) -> String {
 
 fn read_with(top: &str, column: &str, body: &str) -> String {
     let file = format!("{top}\n[columns]\nc = {{ {column} }}\nother = {{ from = \"other\", type = \"text\" }}\n");
-    match decode(vec![message(body)], &decoder(&file)).remove(0).meaning {
-        Ok(event) => event.values[0].as_ref().map_or("NULL".to_owned(), |field| field.expose().raw.clone()),
+    match decoder(&file).read(&message(body)) {
+        Ok(event) => {
+            event.values[0].as_ref().map_or("NULL".to_owned(), |field| field.expose().raw.clone().into_owned())
+        }
         Err(reject) => reject.reason.to_string(),
     }
 }
@@ -116,7 +118,7 @@ fn subject(queue: &str, body: &str) -> Option<String> {
     let file = format!("[queue]\n{queue}\n[columns]\nc = {{ from = \"user\", type = \"text\", subject = true }}\n");
     let decoder = decoder(&file);
     let message = message(body);
-    let reject = decode(vec![message], &decoder).remove(0).meaning.err().and_then(|reject| reject.subject);
+    let reject = decoder.read(&message).err().and_then(|reject| reject.subject);
     let found = decoder.subject(&self::message(body)).map(|subject| subject.expose().clone());
     // A row that only the database refuses has the same.
     assert!(reject.is_none_or(|subject| Some(subject.expose()) == found.as_ref()));

@@ -57,7 +57,7 @@ pub fn token(out: &mut Vec<u8>, stored: ColumnType, token: &Token) {
 }
 
 /// A plain value in a column of this type. The two fit each other: `check` has seen to that before the start.
-pub fn field(out: &mut Vec<u8>, stored: ColumnType, field: &Field) {
+pub fn field(out: &mut Vec<u8>, stored: ColumnType, field: &Field<'_>) {
     match (field.value, stored) {
         (Value::Integer(value), ColumnType::SmallInt) => integer::<2>(out, value),
         (Value::Integer(value), ColumnType::Integer) => integer::<4>(out, value),
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn days_and_moments_count_from_2000() {
         let mut out = Vec::new();
-        field(&mut out, ColumnType::Date, &Field { raw: String::new(), value: Value::Date(EPOCH_DAYS + 1) });
+        field(&mut out, ColumnType::Date, &Field { raw: "".into(), value: Value::Date(EPOCH_DAYS + 1) });
         assert_eq!(out, [0, 0, 0, 4, 0, 0, 0, 1]);
         out.clear();
         timestamp(&mut out, EPOCH_MICROS - 1);

@@ -121,7 +121,7 @@ mod tests {
         let mut out = Vec::new();
         copy::tuple(&mut out, 2);
         copy::null(&mut out);
-        copy::field(&mut out, column_type, &Field { raw: raw.to_owned(), value });
+        copy::field(&mut out, column_type, &Field { raw: raw.into(), value });
         let mut values = texts(&out, &[ColumnType::Text, column_type])?;
         assert_eq!(values.remove(0), None);
         values.remove(0)

@@ -25,15 +25,15 @@ mod tests;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use hkdf::Hkdf;
-use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use self::open::{OpenEpoch, OpenError, Opened, open, unwrap};
 use super::{
+    mac::Mac,
     recovery::RecoveryPublic,
-    token::{Kind, Token, hkdf, key_check, keyed},
+    token::{Kind, Token, hkdf, key_check},
 };
 use crate::queue::Key;
 
@@ -102,20 +102,20 @@ pub struct SubjectTag(pub [u8; 16]);
 
 /// The key of subject tags. It is never rotated: a tag must find what was sealed years ago.
 pub struct SubjectKey {
-    mac: Hmac<Sha256>,
+    mac: Mac,
     check: [u8; 16],
 }
 
 impl SubjectKey {
     /// Takes 32 random bytes.
     pub fn new(key: &[u8; 32]) -> Self {
-        Self { mac: keyed(key), check: key_check(key, b"subject") }
+        Self { mac: Mac::new(key), check: key_check(key, b"subject") }
     }
 
     /// The tag of a person, by the name as the message has it.
     pub fn tag(&self, name: &str) -> SubjectTag {
-        let mac = self.mac.clone().chain_update(name).finalize().into_bytes();
-        SubjectTag(std::array::from_fn(|i| mac[i]))
+        let tag = self.mac.tag(&[name.as_bytes()]);
+        SubjectTag(std::array::from_fn(|i| tag[i]))
     }
 
     /// Tells a wrong key from the right one and does not give it away, so a database may keep it:
@@ -150,8 +150,8 @@ impl EpochSecret {
 pub struct EpochKey {
     header: EpochHeader,
     letters: LessSafeKey,
-    values: Hkdf<Sha256>,
-    salts: Hmac<Sha256>,
+    values: ValueKeys,
+    salts: Mac,
     sealed: u64,
 }
 
@@ -179,8 +179,8 @@ impl EpochKey {
         Self {
             header: EpochHeader { id: secret.id, started_at, wraps },
             letters: dead_letter_key(&secret.key),
-            values: Hkdf::new(None, secret.key.as_slice()),
-            salts: keyed(&secret.salts),
+            values: ValueKeys::new(&secret.key),
+            salts: Mac::new(&secret.salts),
             sealed: 0,
         }
     }
@@ -205,8 +205,8 @@ impl EpochKey {
 
     /// The slot of a person: the same one whenever it is asked for in this epoch.
     pub fn slot(&self, subject: SubjectTag) -> Slot {
-        let salt = self.salts.clone().chain_update(subject.0).finalize().into_bytes().into();
-        Slot { subject, salt, key: value_key(&self.values, subject, &salt) }
+        let salt = self.salts.tag(&[&subject.0]);
+        Slot { subject, salt, key: self.values.key(subject, &salt) }
     }
 
     /// Seals a value for its person, and appends that to `out`. The field is the token's domain.
@@ -290,10 +290,18 @@ fn dead_letter_key(epoch_key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key.as_slice()).expect("the key has 32 bytes"))
 }
 
-fn value_key(epoch: &Hkdf<Sha256>, subject: SubjectTag, salt: &[u8; 32]) -> LessSafeKey {
-    let mut key = Zeroizing::new([0; 32]);
-    epoch
-        .expand_multi_info(&[ENTRY, &subject.0, salt], key.as_mut())
-        .expect("32 bytes are within HKDF's limit of 8160");
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key.as_slice()).expect("the key has 32 bytes"))
+/// The keys of an epoch's persons.
+struct ValueKeys(Mac);
+
+impl ValueKeys {
+    fn new(epoch_key: &[u8; 32]) -> Self {
+        let (pseudorandom_key, _) = Hkdf::<Sha256>::extract(None, epoch_key);
+        Self(Mac::new(&Zeroizing::new(pseudorandom_key.into())).with_head(ENTRY))
+    }
+
+    /// HKDF's first 32 bytes for `info`: HMAC-SHA-256(pseudorandom key, info | 0x01), RFC 5869, section 2.3.
+    fn key(&self, subject: SubjectTag, salt: &[u8; 32]) -> LessSafeKey {
+        let key = Zeroizing::new(self.0.tag(&[&subject.0, salt, &[1]]));
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key.as_slice()).expect("the key has 32 bytes"))
+    }
 }

@@ -1,15 +1,13 @@
 //! The way back: a sealed epoch key -> the epoch, opened -> bodies and values. No worker has the key for it.
 
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
-use hkdf::Hkdf;
-use sha2::Sha256;
 use thiserror::Error;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    Associated, EpochHeader, FORMAT, KMS_FORMAT, NONCE, Original, SealedBody, Slot, SubjectTag, associated,
-    dead_letter_key, seal_value, value_key,
+    Associated, EpochHeader, FORMAT, KMS_FORMAT, NONCE, Original, SealedBody, Slot, SubjectTag, ValueKeys, associated,
+    dead_letter_key, seal_value,
 };
 use crate::{
     queue::Key,
@@ -45,7 +43,7 @@ pub enum OpenError {
 pub struct OpenEpoch {
     id: Uuid,
     letters: LessSafeKey,
-    values: Hkdf<Sha256>,
+    values: ValueKeys,
 }
 
 /// A value as it came, opened. What it is worth its token tells: see [`crate::vault::token::DomainKey::token`].
@@ -64,7 +62,7 @@ impl OpenEpoch {
 
     /// The epoch of that id whose key this is.
     pub fn with_key(id: Uuid, epoch_key: &[u8; 32]) -> Self {
-        Self { id, letters: dead_letter_key(epoch_key), values: Hkdf::new(None, epoch_key) }
+        Self { id, letters: dead_letter_key(epoch_key), values: ValueKeys::new(epoch_key) }
     }
 
     /// Opens a body that was sealed for this message in this epoch.
@@ -74,7 +72,7 @@ impl OpenEpoch {
 
     /// The slot of a person in this epoch, by its salt.
     pub fn slot(&self, subject: SubjectTag, salt: &[u8; 32]) -> Slot {
-        Slot { subject, salt: *salt, key: value_key(&self.values, subject, salt) }
+        Slot { subject, salt: *salt, key: self.values.key(subject, salt) }
     }
 
     /// Opens a value that was sealed for this person, field and token in this epoch.

@@ -6,7 +6,7 @@ use masq::{
     config::Config,
     event::Reason,
     pipeline::{
-        decode::{Decoder, decode},
+        decode::Decoder,
         mask::{Masker, mask},
         now_ms,
     },
@@ -80,7 +80,7 @@ impl Ward {
         let (decoder, mut masker, mut sink) = self.reader(config).await;
         let messages =
             messages.iter().map(|(key, body)| Message::new(*key, 1, body.clone(), Receipt(String::new()))).collect();
-        let batch = mask(decode(messages, &decoder), &mut masker);
+        let batch = mask(messages, |message| decoder.read(message), &mut masker);
         sink.write(&batch, 0..batch.len()).await.unwrap();
     }
 
