@@ -218,8 +218,9 @@ $$;
 CREATE FUNCTION masq.permitted_of(request bigint, secret uuid, subjects text[], tokens text[]) RETURNS masq.audit
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  asked masq.audit := masq.permitted(permitted_of.request, 'forget');
+  asked masq.audit;
 BEGIN
+  asked := masq.permitted(permitted_of.request, 'forget');
   IF asked.detail::jsonb ->> 'named' IS DISTINCT FROM masq.named(secret, subjects, tokens) THEN
     RAISE EXCEPTION 'the request names another person' USING ERRCODE = 'MQ006';
   END IF;
@@ -316,8 +317,9 @@ CREATE FUNCTION masq.erase(request bigint, claimed text, erasure uuid, secret uu
                            delete_rows boolean, elsewhere jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  asked masq.audit := masq.permitted_of(erase.request, erase.secret, erase.subjects, erase.tokens);
+  asked masq.audit;
 BEGIN
+  asked := masq.permitted_of(erase.request, erase.secret, erase.subjects, erase.tokens);
   LOCK TABLE masq.erasures IN EXCLUSIVE MODE;
   IF EXISTS (
     SELECT FROM masq.erasures x
