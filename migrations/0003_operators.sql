@@ -42,26 +42,25 @@ CREATE TABLE masq.baselines (
   keyless bigint      NOT NULL   -- rows in masq.replays that the ledger does not account for
 );
 
--- Notes a table that rows go into; one that was just created counts as a baseline of zero where nothing else is there
--- yet. SECURITY DEFINER, and left to everybody who may use the schema: a worker needs no grant for it.
-CREATE FUNCTION masq.note_target(schema text, name text, created boolean) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
+-- Notes a table that was just created, which counts as a baseline of zero where nothing else is there yet. With its
+-- caller's rights and the owner's alone: a worker that noted a table of its own would leave nothing that adds up.
+CREATE FUNCTION masq.note_target(schema text, name text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   INSERT INTO masq.targets (schema, name, created)
-  VALUES (note_target.schema, note_target.name, note_target.created) ON CONFLICT DO NOTHING;
-  IF note_target.created AND NOT EXISTS (SELECT FROM masq.ledger) AND NOT EXISTS (SELECT FROM masq.baselines) THEN
-    INSERT INTO masq.baselines (claimed, rows, ledger, keyless) VALUES ('masq', '{}', '{}', 0);
-  END IF;
-END
+  VALUES (note_target.schema, note_target.name, true) ON CONFLICT DO NOTHING;
+  INSERT INTO masq.baselines (claimed, rows, ledger, keyless)
+  SELECT 'masq', '{}', '{}', 0
+  WHERE NOT EXISTS (SELECT FROM masq.ledger) AND NOT EXISTS (SELECT FROM masq.baselines);
 $$;
+REVOKE ALL ON FUNCTION masq.note_target(text, text) FROM PUBLIC;
 
--- It runs with the rights of the ledger's owner, whoever it is that migrates.
+-- They are the ledger's owner's, whoever it is that migrates.
 DO $$
 DECLARE
   owner text := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'masq.ledger'::regclass);
 BEGIN
   EXECUTE format('ALTER TABLE masq.targets OWNER TO %I', owner);
   EXECUTE format('ALTER TABLE masq.baselines OWNER TO %I', owner);
-  EXECUTE format('ALTER FUNCTION masq.note_target(text, text, boolean) OWNER TO %I', owner);
+  EXECUTE format('ALTER FUNCTION masq.note_target(text, text) OWNER TO %I', owner);
 END
 $$;

@@ -141,9 +141,10 @@ ALTER TABLE masq.targets
 
 CREATE FUNCTION masq.describe_target(schema text, name text, subject text, masked jsonb) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  UPDATE masq.targets t SET subject = describe_target.subject, masked = describe_target.masked
-  WHERE t.schema = describe_target.schema AND t.name = describe_target.name
-    AND (t.subject, t.masked) IS DISTINCT FROM (describe_target.subject, describe_target.masked)
+  INSERT INTO masq.targets AS t (schema, name, created, subject, masked)
+  VALUES (describe_target.schema, describe_target.name, false, describe_target.subject, describe_target.masked)
+  ON CONFLICT (schema, name) DO UPDATE SET subject = excluded.subject, masked = excluded.masked
+  WHERE (t.subject, t.masked) IS DISTINCT FROM (excluded.subject, excluded.masked)
 $$;
 
 REVOKE ALL ON FUNCTION masq.keep_months(), masq.hold_key(smallint), masq.identity(),

@@ -95,7 +95,7 @@ INSERT INTO masq.audit_head (size, hash, peaks) VALUES (0, decode(repeat('00', 3
 -- How much may be asked for; `masq migrate` sets the numbers.
 CREATE TABLE masq.policy (
   single        boolean  PRIMARY KEY DEFAULT true CHECK (single),
-  approve_above integer  NOT NULL DEFAULT 10,    -- more tokens at once need a second person
+  approve_above integer  NOT NULL DEFAULT 10,    -- more tokens a login and UTC day need a second person
   daily_quota   integer  NOT NULL DEFAULT 1000,  -- tokens a login and UTC day
   request_lives interval NOT NULL DEFAULT '1 hour',
   values_kept   interval,                        -- how long sealed values are kept at least; NULL: for ever
@@ -190,29 +190,39 @@ END
 $$;
 
 -- Asks for the values of tokens. Answers the request's number, whether a second person must approve it, and how many
--- tokens this login may ask for today besides.
-CREATE FUNCTION masq.request_reveal(purpose text, ticket text, reason text, claimed text, tokens bytea[],
-                                    OUT request bigint, OUT needs_approval boolean, OUT quota_left bigint)
+-- tokens this login may ask for today besides: at all, and without a second person.
+--
+-- What was asked for without one adds up over the day, as the quota does: otherwise ten requests would be a way round. What
+-- needed an approval does not count, since without it nothing was given, nor does what got one. Whether a request was
+-- answered is not asked: only the caller could say. Decided once and on the record, for its answer must stay the same.
+CREATE FUNCTION masq.request_reveal(purpose text, ticket text, reason text, claimed text, tokens bytea[], OUT request bigint,
+                                    OUT needs_approval boolean, OUT quota_left bigint, OUT alone_left bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   policy masq.policy;
+  many   integer := coalesce(cardinality(tokens), 0);
 BEGIN
   PERFORM masq.check_why(request_reveal.purpose, request_reveal.ticket, request_reveal.reason);
-  IF coalesce(cardinality(tokens), 0) = 0
-     OR EXISTS (SELECT FROM unnest(tokens) AS token WHERE octet_length(token) IS DISTINCT FROM 32) THEN
+  IF many = 0 OR EXISTS (SELECT FROM unnest(tokens) AS token WHERE octet_length(token) IS DISTINCT FROM 32) THEN
     RAISE EXCEPTION 'a request is for one token or more, of 32 bytes each' USING ERRCODE = 'MQ001';
   END IF;
   SELECT * INTO STRICT policy FROM masq.policy;
-  request := masq.append('reveal', request_reveal.claimed, request_reveal.purpose, request_reveal.ticket,
-                         request_reveal.reason, tokens, NULL, NULL);
-  -- Counted under the log's lock, so that no two requests see the same room. At a refusal all of it is rolled back.
-  SELECT policy.daily_quota - sum(cardinality(a.items)) INTO quota_left FROM masq.audit a
+  -- Counted under the log's lock, so that no two requests see the same room.
+  PERFORM h.single FROM masq.audit_head h FOR UPDATE;
+  SELECT policy.daily_quota - many - coalesce(sum(cardinality(a.items)), 0),
+         policy.approve_above - coalesce(sum(cardinality(a.items)) FILTER (
+           WHERE NOT a.detail::jsonb ? 'needs_approval'
+             AND NOT EXISTS (SELECT FROM masq.audit y WHERE y.request = a.seq AND y.action = 'approve')), 0)
+  INTO quota_left, alone_left FROM masq.audit a
   WHERE a.action = 'reveal' AND a.login = session_user
     AND a.at >= date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC';
   IF quota_left < 0 THEN
     RAISE EXCEPTION 'the quota of % tokens a day is exceeded by %', policy.daily_quota, -quota_left USING ERRCODE = 'MQ002';
   END IF;
-  needs_approval := cardinality(tokens) > policy.approve_above;
+  needs_approval := many > alone_left;
+  alone_left := greatest(alone_left - CASE WHEN needs_approval THEN 0 ELSE many END, 0);
+  request := masq.append('reveal', request_reveal.claimed, request_reveal.purpose, request_reveal.ticket,
+                         request_reveal.reason, tokens, NULL, CASE WHEN needs_approval THEN '{"needs_approval": true}' END);
 END
 $$;
 
@@ -241,7 +251,7 @@ BEGIN
   IF asked.at < clock_timestamp() - policy.request_lives THEN
     RAISE EXCEPTION 'the request is older than %', policy.request_lives USING ERRCODE = 'MQ006';
   END IF;
-  IF asked.action = 'reveal' AND cardinality(asked.items) > policy.approve_above AND NOT EXISTS (
+  IF asked.action = 'reveal' AND asked.detail::jsonb ? 'needs_approval' AND NOT EXISTS (
     SELECT FROM masq.audit a
     WHERE a.request = asked.seq AND a.action = 'approve' AND a.login <> asked.login AND a.xid <> txid_current()
   ) THEN

@@ -17,7 +17,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(sum(rows_deleted), 0)::bigint FROM masq.erasures
 $$;
 
--- Whether a target is described like this. Left to everybody who may use the schema, as masq.note_target is.
+-- Whether a target is described like this: a worker that may not describe it asks before it starts.
 CREATE FUNCTION masq.is_described(schema text, name text, subject text, masked jsonb) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT EXISTS (
@@ -186,25 +186,53 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT NOT EXISTS (SELECT FROM masq.key_checks k WHERE k.name = 'subject' AND k.value <> is_subject_key.check_value)
 $$;
 
--- Asks for the erasure of a person, whose tag it is; or, without one, to replay erasures after a restore.
-CREATE FUNCTION masq.request_erasure(purpose text, ticket text, reason text, claimed text, subject_tag bytea) RETURNS bigint
+-- What the log says of the name of a request's person: whoever asks can show what it was, and as long as they keep the
+-- secret, which no table holds, nobody can find it by trial.
+CREATE FUNCTION masq.named(secret uuid, subjects text[], tokens text[]) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT encode(masq.sha256(uuid_send(secret) || convert_to(jsonb_build_array(subjects, tokens)::text, 'UTF8')), 'hex')
+$$;
+
+-- Asks for the erasure of a person, whose tag it is and who goes by one name and one token only; or, without a tag, to
+-- replay erasures after a restore. Whose tag it is nobody here can tell, but nobody else is counted or erased for it.
+CREATE FUNCTION masq.request_erasure(purpose text, ticket text, reason text, claimed text, subject_tag bytea, secret uuid,
+                                     subjects text[], tokens text[]) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM masq.check_why(request_erasure.purpose, request_erasure.ticket, request_erasure.reason);
+  IF subject_tag IS NOT NULL AND (secret IS NULL OR cardinality(subjects) > 1 OR cardinality(tokens) > 1) THEN
+    RAISE EXCEPTION 'an erasure is of one person' USING ERRCODE = 'MQ001';
+  END IF;
   IF subject_tag IS NOT NULL AND NOT masq.is_home() THEN
     RAISE EXCEPTION 'this database was restored or moved, and erasures have not been replayed since' USING ERRCODE = 'MQ007';
   END IF;
   RETURN masq.append(CASE WHEN subject_tag IS NULL THEN 'restore' ELSE 'forget' END, request_erasure.claimed,
                      request_erasure.purpose, request_erasure.ticket, request_erasure.reason,
-                     array_remove(ARRAY[request_erasure.subject_tag], NULL), NULL, NULL);
+                     array_remove(ARRAY[request_erasure.subject_tag], NULL), NULL,
+                     CASE WHEN subject_tag IS NOT NULL
+                          THEN format('{"named": "%s"}', masq.named(secret, subjects, tokens)) END);
+END
+$$;
+
+-- The request, if it may be answered now and is of the person who goes by this name.
+CREATE FUNCTION masq.permitted_of(request bigint, secret uuid, subjects text[], tokens text[]) RETURNS masq.audit
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  asked masq.audit;
+BEGIN
+  asked := masq.permitted(permitted_of.request, 'forget');
+  IF asked.detail::jsonb ->> 'named' IS DISTINCT FROM masq.named(secret, subjects, tokens) THEN
+    RAISE EXCEPTION 'the request names another person' USING ERRCODE = 'MQ006';
+  END IF;
+  RETURN asked;
 END
 $$;
 
 -- What is there of a person: how many rows, tokens in them and how many of those others have too, entries, slots, letters.
-CREATE FUNCTION masq.plan_erasure(request bigint, subjects text[], tokens text[]) RETURNS jsonb
+CREATE FUNCTION masq.plan_erasure(request bigint, secret uuid, subjects text[], tokens text[]) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  tag    bytea := (masq.permitted(plan_erasure.request, 'forget')).items[1];
+  tag    bytea := (masq.permitted_of(plan_erasure.request, secret, subjects, tokens)).items[1];
   theirs text[] := tokens || masq.tokens_of(tag);
   t      record;
   c      record;
@@ -237,8 +265,7 @@ BEGIN
 END
 $$;
 
--- Erases a person, who goes by one name only: whose tag it has nobody here can tell, but one request is for one person, and
--- the log says how many rows that were. `elsewhere`: the slots that were deleted in another database, by epoch.
+-- Erases a person, who goes by one name only; the log says how many rows that were. `elsewhere`: the slots that were deleted in another database, by epoch.
 CREATE FUNCTION masq.erase_person(erasure uuid, number bigint, request bigint, claimed text, tag bytea, subjects text[],
                                   tokens text[], delete_rows boolean, elsewhere jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -284,15 +311,22 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   FROM masq.erasures x WHERE x.key = erasure
 $$;
 
--- Erases the person of a request. The same key again changes nothing and answers what came of it then.
-CREATE FUNCTION masq.erase(request bigint, claimed text, erasure uuid, subjects text[], tokens text[],
+-- Erases the person of a request, once. The same key again, be it for another request, changes nothing and answers what came
+-- of it then: whoever was cut off asks anew.
+CREATE FUNCTION masq.erase(request bigint, claimed text, erasure uuid, secret uuid, subjects text[], tokens text[],
                            delete_rows boolean, elsewhere jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   asked masq.audit;
 BEGIN
-  asked := masq.permitted(erase.request, 'forget');
+  asked := masq.permitted_of(erase.request, erase.secret, erase.subjects, erase.tokens);
   LOCK TABLE masq.erasures IN EXCLUSIVE MODE;
+  IF EXISTS (
+    SELECT FROM masq.erasures x
+    WHERE CASE WHEN x.key = erasure THEN x.subject_tag <> asked.items[1] ELSE x.request = asked.seq END
+  ) THEN
+    RAISE EXCEPTION 'a request is for one erasure, of one person' USING ERRCODE = 'MQ006';
+  END IF;
   RETURN coalesce(masq.outcome_of(erasure), masq.erase_person(
     erasure, (SELECT coalesce(max(id), 0) + 1 FROM masq.erasures), asked.seq, erase.claimed, asked.items[1], subjects, tokens,
     erase.delete_rows, elsewhere));
@@ -306,7 +340,7 @@ BEGIN
   FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'masq'::regnamespace AND p.proname IN (
     'rows_erased', 'token_columns', 'tables_of_persons', 'tables_without_persons', 'tombstone', 'unlink', 'tokens_of',
     'add_counts', 'sum_counts', 'deleted', 'delete_entries', 'delete_letters', 'delete_letters_of', 'is_home',
-    'is_subject_key', 'request_erasure', 'plan_erasure', 'erase_person', 'outcome_of', 'erase'
+    'is_subject_key', 'named', 'request_erasure', 'permitted_of', 'plan_erasure', 'erase_person', 'outcome_of', 'erase'
   ) LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
   END LOOP;

@@ -17,13 +17,24 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT x.id, x.key, x.subject_tag, x.erased_at, x.delete_rows FROM masq.erasures x ORDER BY x.id
 $$;
 
+-- Refuses unless a restore was noticed: only then there is something to replay, and a reason to see names.
+CREATE FUNCTION masq.permit_replay(request bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM masq.permitted(permit_replay.request, 'restore');
+  IF masq.is_home() THEN
+    RAISE EXCEPTION 'this database was neither restored nor moved, so no erasure is replayed here' USING ERRCODE = 'MQ008';
+  END IF;
+END
+$$;
+
 -- Everybody who has a row, to whoever replays erasures: only the holder of the subject key knows which of them are meant.
 CREATE FUNCTION masq.subjects(request bigint) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   t record;
 BEGIN
-  PERFORM masq.permitted(subjects.request, 'restore');
+  PERFORM masq.permit_replay(subjects.request);
   FOR t IN SELECT * FROM masq.tables_of_persons() p WHERE p.is_token IS NOT TRUE LOOP
     RETURN QUERY EXECUTE format('SELECT DISTINCT %s FROM %s AS t WHERE t.%I IS NOT NULL', t.as_text, t.target, t.subject);
   END LOOP;
@@ -37,7 +48,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   next bigint;
 BEGIN
-  PERFORM masq.permitted(replay_erasure.request, 'restore');
+  PERFORM masq.permit_replay(replay_erasure.request);
   LOCK TABLE masq.erasures IN EXCLUSIVE MODE;
   next := (SELECT coalesce(max(x.id), 0) + 1 FROM masq.erasures x);
   IF masq.outcome_of(erasure) IS NULL AND coalesce(number, next) <> next THEN
@@ -98,6 +109,6 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION masq.stale(bytea[], uuid[]), masq.known_erasures(), masq.subjects(bigint),
+REVOKE ALL ON FUNCTION masq.stale(bytea[], uuid[]), masq.known_erasures(), masq.permit_replay(bigint), masq.subjects(bigint),
   masq.replay_erasure(bigint, text, uuid, bigint, bytea, text[], boolean, jsonb), masq.come_home(bigint, text, bigint),
   masq.sweep(jsonb, interval) FROM PUBLIC;

@@ -155,7 +155,7 @@ fn rows(counts: &Counts, other_writers: bool) -> Check {
 /// How many rows came since, in all tables together: the ledger does not say which message went where.
 fn change(tables: &[Rows], baseline: &Baseline) -> Result<i64, String> {
     if tables.is_empty() {
-        return Err("no worker has noted yet where rows go".to_owned());
+        return Err("nobody has noted yet where rows go".to_owned());
     }
     let mut change = 0;
     for Rows { table, noted_at, created, count, .. } in tables {

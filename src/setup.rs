@@ -37,7 +37,6 @@ async fn table(session: &Session, config: &Config) -> Result<Vec<Finding>, DbErr
     let (mut findings, _) = check::table(config, &table, false);
     // The login that migrates need not be the one that writes.
     findings.retain(|finding| finding.severity != Severity::Denied);
-    migrations::note_target(session, &table).await?;
     findings.extend(targets::describe(session, &table, &config.columns).await?);
     let fits = findings.iter().all(|finding| finding.severity == Severity::Note);
     if fits && roles::are_there(session).await? {

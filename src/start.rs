@@ -268,7 +268,6 @@ async fn prepare(
     let Some(table) = table else {
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
-    migrations::note_target(&session, &table).await?;
     refuse_problems(&mut targets::describe(&session, &table, &config.columns).await?)?;
     let oldest = session
         .within(ledger::keep_partitions(&session, config.ledger.retention))

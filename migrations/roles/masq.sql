@@ -24,7 +24,7 @@ GRANT INSERT ON masq.epoch_wraps, masq.entries TO masq_writer, masq_operator;
 GRANT INSERT (sent_at, message_id, reason, queue, receive_count, body_bytes, epoch, sealed, subject_tag)
   ON masq.dead_letters TO masq_writer, masq_operator;
 GRANT EXECUTE ON FUNCTION masq.ledger_oldest(), masq.make_partition(date), masq.keep_partitions(interval),
-  masq.prune(interval, integer), masq.keep_months(), masq.hold_key(smallint), masq.note_target(text, text, boolean),
+  masq.prune(interval, integer), masq.keep_months(), masq.hold_key(smallint),
   masq.claim_keys(smallint, bytea, bytea, bytea[]), masq.close_epoch(uuid, bigint, bigint, bigint)
   TO masq_writer, masq_operator;
 
@@ -64,8 +64,9 @@ GRANT EXECUTE ON FUNCTION masq.request_reveal(text, text, text, text, bytea[]), 
   TO masq_revealer;
 
 -- Erasing a person, on the record, and erasing again after a restore.
-GRANT EXECUTE ON FUNCTION masq.is_subject_key(bytea), masq.request_erasure(text, text, text, text, bytea),
-  masq.plan_erasure(bigint, text[], text[]), masq.erase(bigint, text, uuid, text[], text[], boolean, jsonb),
+GRANT EXECUTE ON FUNCTION masq.is_subject_key(bytea),
+  masq.request_erasure(text, text, text, text, bytea, uuid, text[], text[]),
+  masq.plan_erasure(bigint, uuid, text[], text[]), masq.erase(bigint, text, uuid, uuid, text[], text[], boolean, jsonb),
   masq.known_erasures(), masq.is_home(), masq.subjects(bigint),
   masq.replay_erasure(bigint, text, uuid, bigint, bytea, text[], boolean, jsonb), masq.come_home(bigint, text, bigint),
   masq.stale(bytea[], uuid[]), masq.sweep(jsonb, interval)
@@ -83,7 +84,7 @@ GRANT EXECUTE ON FUNCTION masq.tip() TO masq_operator, masq_revealer, masq_erase
 -- Nobody's but the owner's: called by the functions above, or by whoever migrates.
 REVOKE ALL ON masq.horizon, masq.home, masq.live_entries, masq.bridge FROM PUBLIC;
 REVOKE ALL ON FUNCTION masq.ledger_is_by_day(), masq.newest_moment(), masq.forget_before(date), masq.identity(),
-  masq.describe_target(text, text, text, jsonb), masq.sha256(bytea), masq.framed(bytea), masq.framed(text),
+  masq.note_target(text, text), masq.describe_target(text, text, text, jsonb), masq.sha256(bytea), masq.framed(bytea), masq.framed(text),
   masq.leaf(masq.audit), masq.append(text, text, text, text, text, bytea[], bigint, text),
   masq.refuse_retired(), masq.in_blocks(bigint, bigint), masq.old_beginnings(),
   masq.bridged_view(regclass, text), masq.hide_bridged(bigint),
@@ -92,6 +93,7 @@ REVOKE ALL ON FUNCTION masq.token_columns(regclass), masq.tables_of_persons(), m
   masq.tombstone(), masq.unlink(text[], text[], boolean), masq.tokens_of(bytea), masq.add_counts(jsonb, jsonb),
   masq.sum_counts(jsonb), masq.deleted(jsonb, jsonb, jsonb), masq.delete_entries(bytea[], timestamptz[]),
   masq.delete_letters(timestamptz[], uuid[]), masq.delete_letters_of(bytea[], timestamptz[]), masq.outcome_of(uuid),
+  masq.named(uuid, text[], text[]), masq.permitted_of(bigint, uuid, text[], text[]), masq.permit_replay(bigint),
   masq.erase_person(uuid, bigint, bigint, text, bytea, text[], text[], boolean, jsonb), masq.months_before(regclass, date),
   masq.expire_epochs(timestamptz, integer), masq.drop_entries(date, integer),
   masq.delete_old_letters(timestamptz, integer) FROM PUBLIC;

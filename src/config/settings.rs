@@ -135,7 +135,7 @@ pub const SECTIONS: &[Section] = &[
             setting(
                 "approve_above",
                 Kind::Integer(0, 1_000_000),
-                "A request for more tokens than this needs a second login's approval; set by `masq migrate`.",
+                "Tokens a login may have on one UTC day without a second login's approval; set by `masq migrate`.",
             ),
             setting(
                 "daily_quota",

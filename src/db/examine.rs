@@ -87,7 +87,7 @@ const GRANTS: &str = "\
              ('masq_slots.migrations', 'SELECT', NULL), ('masq_slots.slots', 'INSERT', NULL)),
          functions (name) AS (VALUES
              ('masq.keep_partitions'), ('masq.make_partition'), ('masq.prune'), ('masq.ledger_oldest'),
-             ('masq.keep_months'), ('masq.hold_key'), ('masq.close_epoch'), ('masq.note_target'),
+             ('masq.keep_months'), ('masq.hold_key'), ('masq.close_epoch'),
              ('masq_slots.keep_months'))
     SELECT array_agg(what) FROM (
         SELECT format('USAGE ON SCHEMA %s', nspname), has_schema_privilege(oid, 'USAGE') FROM schemas

@@ -5,11 +5,11 @@
 //! once. The target table is created if it is missing and otherwise never touched. `masq_slots` lies in the same
 //! database unless `[vault] slots_url` names another.
 
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 
 use super::{
     DbError, Session,
-    catalog::{Table, quote_ident, quote_table},
+    catalog::{quote_ident, quote_table},
     roles,
 };
 use crate::config::{Column, TableName, VaultConfig};
@@ -147,21 +147,11 @@ pub async fn create_target(session: &Session, table: &TableName, columns: &[Colu
     let literal = quote_table(table).replace('\'', "''");
     // Several statements in one message are one transaction.
     let sql = format!(
-        "CREATE TABLE {}SELECT masq.note_target(nspname, relname, true) FROM pg_class \
+        "CREATE TABLE {}SELECT masq.note_target(nspname, relname) FROM pg_class \
          JOIN pg_namespace n ON n.oid = relnamespace WHERE pg_class.oid = to_regclass('{literal}')",
         definition(table, columns)
     );
     session.batch_execute(&sql).await.map_err(|error| DbError::new("creating the target table", &error))
-}
-
-/// Notes a table that rows go into, and that may have held some before.
-///
-/// # Errors
-/// If the database refuses.
-pub async fn note_target(session: &Session, table: &Table) -> Result<(), DbError> {
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
-    let noted = session.query_typed("SELECT masq.note_target($1, $2, false)", &parameters).await;
-    noted.map(|_| ()).map_err(|error| DbError::new("noting the target table", &error))
 }
 
 /// What [`migrate`] did to the schema `masq`.

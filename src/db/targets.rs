@@ -10,13 +10,14 @@ use crate::{
     config::{Column, Mask},
 };
 
-/// Writes down what these columns are, if it is not there yet and this login may; otherwise that is a finding.
+/// Writes down the table and what these columns are, if it is not there yet and this login may; otherwise that is a
+/// finding.
 ///
 /// # Errors
 /// If the database cannot answer.
 pub async fn describe(session: &Session, table: &Table, columns: &[Column]) -> Result<Vec<Finding>, DbError> {
     const ASK: &str = "SELECT masq.is_described($1, $2, $3, $4::text::jsonb), \
-        has_table_privilege('masq.targets', 'UPDATE') \
+        has_table_privilege('masq.targets', 'INSERT') AND has_table_privilege('masq.targets', 'UPDATE') \
         AND has_function_privilege('masq.describe_target(text, text, text, jsonb)', 'EXECUTE')";
     const WRITE: &str = "SELECT masq.describe_target($1, $2, $3, $4::text::jsonb)";
     let failed = |error| DbError::new("describing the target table", &error);

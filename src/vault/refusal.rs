@@ -34,6 +34,8 @@ pub enum Remedy {
     AskAnew,
     /// MQ007: replay the erasures.
     Replay,
+    /// MQ008: finish the erasure, or have the owner say that there was a restore.
+    NotRestored,
     /// MQ010: make tokens with the key that is active.
     ActiveKey,
     /// MQ011: let every epoch have another recipient first.
@@ -67,6 +69,7 @@ impl Remedy {
             "005" => Self::AnotherPerson,
             "006" => Self::AskAnew,
             "007" => Self::Replay,
+            "008" => Self::NotRestored,
             "010" => Self::ActiveKey,
             "011" => Self::Rewrap,
             "012" => Self::RetiredRecipient,
@@ -88,10 +91,17 @@ impl Remedy {
                 "let somebody with another login run `masq approve` with the request's number, then go on"
             }
             Self::AnotherPerson => "somebody with another login of the database has to approve it",
-            Self::AskAnew => "ask anew: a request is answered for an hour, and only to the login that made it",
+            Self::AskAnew => {
+                "ask anew: a request is answered for an hour, to the login that made it, and for what it named; an erasure \
+                 once"
+            }
             Self::Replay => {
                 "after a restore, first erase again who was erased since: masq forget --replay FILE, with the file of \
                  `[vault] erasures`"
+            }
+            Self::NotRestored => {
+                "an erasure that was cut off is finished by the same `masq forget` again; if a restore went unnoticed, as \
+                 from a snapshot of the disk, the owner of the schema says so: UPDATE masq.home SET identity = 'restored'"
             }
             Self::ActiveKey => "put the file of the active key in the place of token.key: `masq keys status`",
             Self::Rewrap => {

@@ -53,6 +53,8 @@ pub struct Request {
     pub needs_approval: bool,
     /// How many tokens this login may still ask for today.
     pub quota_left: i64,
+    /// And how many of them without a second person.
+    pub alone_left: i64,
 }
 
 /// Asks for the values of these tokens. A token that is named twice counts once.
@@ -60,7 +62,8 @@ pub struct Request {
 /// # Errors
 /// [`DbError::Refused`] if the database does not take it; then it is not on record.
 pub async fn request(session: &Session, why: Why<'_>, tokens: &[Token]) -> Result<Request, DbError> {
-    const ASK: &str = "SELECT request, needs_approval, quota_left FROM masq.request_reveal($1, $2, $3, $4, $5)";
+    const ASK: &str =
+        "SELECT request, needs_approval, quota_left, alone_left FROM masq.request_reveal($1, $2, $3, $4, $5)";
     let failed = |error| DbError::new("asking for the values", &error);
     let mut seen = BTreeSet::new();
     let tokens: Vec<&[u8]> =
@@ -73,8 +76,10 @@ pub async fn request(session: &Session, why: Why<'_>, tokens: &[Token]) -> Resul
         (&tokens, Type::BYTEA_ARRAY),
     ];
     let row = session.query_typed_one(ASK, &parameters).await.map_err(failed)?;
-    let request =
-        || Ok(Request { number: row.try_get(0)?, needs_approval: row.try_get(1)?, quota_left: row.try_get(2)? });
+    let request = || {
+        let (number, needs_approval) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Request { number, needs_approval, quota_left: row.try_get(2)?, alone_left: row.try_get(3)? })
+    };
     request().map_err(failed)
 }
 

@@ -29,6 +29,7 @@ mod demo;
 mod forget;
 mod hostile;
 mod kms;
+mod limits;
 mod local_queue;
 mod messages;
 mod model;

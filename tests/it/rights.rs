@@ -8,7 +8,7 @@ use crate::support::{Database, config, connector};
 const UUID: &str = "'00000000-0000-4000-8000-000000000000'::uuid";
 
 /// What nobody may but masq_owner, whom nobody logs in as.
-const NOBODY: [&str; 28] = [
+const NOBODY: [&str; 30] = [
     "SET ROLE masq_owner",
     "SET SESSION AUTHORIZATION postgres",
     "CREATE TABLE masq.mine (n int)",
@@ -28,6 +28,8 @@ const NOBODY: [&str; 28] = [
     "UPDATE masq.policy SET daily_quota = 1000000",
     "INSERT INTO masq.purposes VALUES ('FUN', 'none')",
     "UPDATE masq.targets SET subject = NULL",
+    "INSERT INTO masq.targets (schema, name, created) VALUES ('public', 'mine', true)",
+    "SELECT masq.note_target('public', 'mine')",
     "UPDATE masq.token_keys SET state = 'active'",
     "DELETE FROM masq.recipients",
     "UPDATE masq.home SET identity = masq.identity()",
@@ -94,7 +96,7 @@ const ROLES: [(&str, &[&str], &[&str]); 6] = [
             "SELECT masq.request_open('why', 'me', ARRAY[decode(repeat('01', 24), 'hex')])",
             "SELECT masq.fetch_letters(1)",
             "SELECT masq.approve(1, 'me', 'why')",
-            "SELECT masq.erase(1, 'me', ID, '{}', '{}', false, '{}')",
+            "SELECT masq.erase(1, 'me', ID, ID, '{}', '{}', false, '{}')",
             "SELECT masq_slots.erase(ID, '')",
             "SELECT masq_slots.sweep(ARRAY[''::bytea], ARRAY[ID])",
             "SELECT masq_slots.keep_slots(current_date, ARRAY[ID], 10)",
@@ -170,8 +172,8 @@ const ROLES: [(&str, &[&str], &[&str]); 6] = [
             "SELECT masq.request_open('why', 'me', ARRAY[decode(repeat('01', 24), 'hex')])",
             "SELECT masq.fetch_letters(1)",
             "SELECT masq.permitted(1, 'reveal')",
-            "SELECT masq.request_erasure('TEST', 'T', 'because of this', 'me', decode(repeat('01', 16), 'hex'))",
-            "SELECT masq.erase(1, 'me', ID, '{}', '{}', false, '{}')",
+            "SELECT masq.request_erasure('TEST', 'T', 'because of this', 'me', decode(repeat('01', 16), 'hex'), ID, '{u}', '{}')",
+            "SELECT masq.erase(1, 'me', ID, ID, '{}', '{}', false, '{}')",
             "SELECT masq.come_home(1, 'me', 0)",
             "SELECT masq.hold_key(1::smallint)",
         ],
@@ -181,7 +183,7 @@ const ROLES: [(&str, &[&str], &[&str]); 6] = [
         &[
             "SELECT purpose FROM masq.purposes",
             "SELECT size FROM masq.tip()",
-            "SELECT masq.request_erasure('TEST', 'T', 'because of this', 'me', decode(repeat('01', 16), 'hex'))",
+            "SELECT masq.request_erasure('TEST', 'T', 'because of this', 'me', decode(repeat('01', 16), 'hex'), ID, '{u}', '{}')",
             "SELECT masq.known_erasures()",
         ],
         &[

@@ -242,15 +242,6 @@ async fn what_a_role_is_given_for_one_thing_is_no_way_to_another() {
         assert_eq!(refused("operator", &look).await, "MQ013", "{kid}");
     }
 
-    // A request to forget one is none to delete the rows of others.
-    let ask =
-        "SELECT masq.request_erasure('TEST', 'T-1', 'a reason of some length', 'eve', decode(repeat('01', 16), 'hex'))";
-    assert_eq!(refused("eraser", ask).await, "done");
-    let request = database.query(&last("forget")).await.remove(0);
-    let erase = format!("SELECT masq.erase({request}, 'eve', md5('x')::uuid, ARRAY['u', 'v'], '{{}}', true, '{{}}')");
-    assert_eq!(refused("eraser", &erase).await, "MQ001");
-    assert_eq!(database.query("SELECT count(*) FROM user_logins WHERE user_id IN ('u', 'v')").await, ["2"]);
-
     // Who loads must not make anybody forget what may still come.
     for sql in [
         "SELECT masq.keep_partitions('-10 days')",

@@ -225,7 +225,7 @@ fn failure(error: EraseError) -> Failure {
         EraseError::Refused(refusal) => {
             let exit = match refusal.remedy {
                 Remedy::SayWhy | Remedy::AskAnew => Exit::Usage,
-                Remedy::Replay | Remedy::NewerMasq | Remedy::ActiveKey => Exit::Config,
+                Remedy::Replay | Remedy::NotRestored | Remedy::NewerMasq | Remedy::ActiveKey => Exit::Config,
                 _ => Exit::Denied,
             };
             Failure::new(exit, &refusal).hint(refusal.remedy.advice())

@@ -153,16 +153,17 @@ fn sort<'a>(keys: &'a TokenKeys, tokens: &[Token]) -> (Fates, Wanted<'a>) {
 async fn ask(databases: &Databases, why: Why<'_>, wanted: &Wanted<'_>) -> Result<i64, Failure> {
     let tokens: Vec<Token> = wanted.iter().map(|(token, _)| *token).collect();
     let request = reveal::request(databases.rows(), why, &tokens).await.map_err(vault::refused)?;
-    let number = request.number;
+    let (number, tokens, left) = (request.number, tokens.len(), request.alone_left);
     if !request.needs_approval {
         return Ok(number);
     }
-    let tokens = tokens.len();
-    Err(Failure::new(Exit::Unfinished, format!("request {number} is for {tokens} tokens: that needs a second person"))
-        .hint(format!(
-            "let somebody with another login run `masq approve {number}`, then within the hour go on with --request \
-             {number} instead of purpose, ticket, reason and tokens"
-        )))
+    let what = format!(
+        "request {number} is for {tokens} tokens, and this login may have {left} more today without a second person"
+    );
+    Err(Failure::new(Exit::Unfinished, what).hint(format!(
+        "let somebody with another login run `masq approve {number}`, then within the hour go on with --request {number} \
+         instead of purpose, ticket, reason and tokens"
+    )))
 }
 
 /// Fetches what was asked for and opens it.

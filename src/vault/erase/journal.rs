@@ -6,7 +6,8 @@
 //! {"erasure": "<uuid>", "stage": "done", "number": 7, "subject": "…", "rows": "unlink", "at": "…Z"}
 //! {"erasure": "<uuid>", "stage": "withdrawn", "at": "…Z"}       the database refused it, and nothing was deleted
 //! ```
-//! What is asked and nothing else may have been done or not: it is finished by the same command, or by a replay.
+//! What is asked and nothing else may have been done or not: it is finished by the same command or, after a restore, by a
+//! replay.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},

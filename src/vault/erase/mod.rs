@@ -103,6 +103,8 @@ pub struct Why<'a> {
 struct Asked<'a> {
     request: i64,
     claimed: &'a str,
+    /// Shows the database whom the request names; nowhere written down, so that nobody finds the name by trial.
+    secret: Uuid,
 }
 
 /// Who is erased.
@@ -184,13 +186,17 @@ impl Eraser {
     /// # Errors
     /// If the database refuses.
     pub async fn plan(&self, why: Why<'_>, person: &Person) -> Result<Plan, EraseError> {
-        const PLAN: &str = "SELECT masq.plan_erasure($1, $2, $3)::text";
+        const PLAN: &str = "SELECT masq.plan_erasure($1, $2, $3, $4)::text";
         const SLOTS: &str = "SELECT masq_slots.count($1)";
         let failed = |error| EraseError::of("looking for what there is of this person", &error);
-        let request = self.request(why, Some(person.tag)).await?;
+        let asked = self.ask(why, Some(person)).await?;
         let subjects = [person.id.as_str()];
-        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&request, Type::INT8), (&subjects.as_slice(), Type::TEXT_ARRAY), (&person.tokens, Type::TEXT_ARRAY)];
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&asked.request, Type::INT8),
+            (&asked.secret, Type::UUID),
+            (&subjects.as_slice(), Type::TEXT_ARRAY),
+            (&person.tokens, Type::TEXT_ARRAY),
+        ];
         let plan = self.patiently(&self.rows, PLAN, &parameters).await.map_err(failed)?;
         let mut plan: Plan = serde_json::from_str(plan.try_get(0).map_err(failed)?)?;
         let session = self.slots.as_ref().unwrap_or(&self.rows);
@@ -213,7 +219,7 @@ impl Eraser {
         journal: &mut Journal,
     ) -> Result<Erased, EraseError> {
         self.catch_up(journal).await?;
-        let asked = Asked { request: self.request(why, Some(person.tag)).await?, claimed: why.claimed };
+        let asked = self.ask(why, Some(person)).await?;
         let begun = journal.unfinished(person.tag).cloned();
         let erasure = match begun {
             Some(begun) => begun,
@@ -248,12 +254,13 @@ impl Eraser {
         erasure: &Erasure,
         elsewhere: Option<&str>,
     ) -> Result<Result<Erased, EraseError>, Error> {
-        const ERASE: &str = "SELECT masq.erase($1, $2, $3, $4, $5, $6, $7::text::jsonb)::text";
+        const ERASE: &str = "SELECT masq.erase($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb)::text";
         let subjects = [person.id.as_str()];
-        let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
             (&asked.request, Type::INT8),
             (&asked.claimed, Type::TEXT),
             (&erasure.key, Type::UUID),
+            (&asked.secret, Type::UUID),
             (&subjects.as_slice(), Type::TEXT_ARRAY),
             (&person.tokens, Type::TEXT_ARRAY),
             (&erasure.delete_rows, Type::BOOL),
@@ -275,20 +282,24 @@ impl Eraser {
     }
 
     /// In no transaction, so that it is committed when this returns; the database does nothing before.
-    async fn request(&self, why: Why<'_>, tag: Option<SubjectTag>) -> Result<i64, EraseError> {
-        const REQUEST: &str = "SELECT masq.request_erasure($1, $2, $3, $4, $5)";
-        let tag = tag.as_ref().map(|tag| tag.0.as_slice());
-        let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
+    async fn ask<'a>(&self, why: Why<'a>, person: Option<&Person>) -> Result<Asked<'a>, EraseError> {
+        const REQUEST: &str = "SELECT masq.request_erasure($1, $2, $3, $4, $5, $6, $7, $8)";
+        let (tag, secret) = (person.map(|person| person.tag.0.as_slice()), Uuid::new_v4());
+        let subjects = person.map(|person| [person.id.as_str()]);
+        let (subjects, tokens) = (subjects.as_ref().map(<[_; 1]>::as_slice), person.map(|person| &person.tokens));
+        let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
             (&why.purpose, Type::TEXT),
             (&why.ticket, Type::TEXT),
             (&why.reason, Type::TEXT),
             (&why.claimed, Type::TEXT),
             (&tag, Type::BYTEA),
+            (&secret, Type::UUID),
+            (&subjects, Type::TEXT_ARRAY),
+            (&tokens, Type::TEXT_ARRAY),
         ];
-        let request = self.rows.query_typed_one(REQUEST, &parameters).await;
-        request
-            .and_then(|row| row.try_get(0))
-            .map_err(|error| EraseError::of("putting the request on the record", &error))
+        let request = self.rows.query_typed_one(REQUEST, &parameters).await.and_then(|row| row.try_get(0));
+        let request = request.map_err(|error| EraseError::of("putting the request on the record", &error))?;
+        Ok(Asked { request, claimed: why.claimed, secret })
     }
 
     /// One statement in a transaction of its own, as long as it takes; what waits for a lock is tried again.

@@ -45,7 +45,7 @@ impl Eraser {
         if missing.is_empty() && !was_shut {
             return Ok(replayed);
         }
-        let asked = Asked { request: self.request(why, None).await?, claimed: why.claimed };
+        let asked = self.ask(why, None).await?;
         let names = self.names(asked.request, subjects, &missing).await?;
         for erasure in missing {
             let elsewhere = self.erase_slots(&erasure).await?;
