@@ -44,6 +44,8 @@ pub enum Remedy {
     AnotherStep,
     /// MQ014: take the recipient out of recovery.pub on every worker first.
     WorkersFirst,
+    /// MQ015: have it kept for as long as the policy says, or let the owner change that.
+    OwnersPolicy,
     /// Another code: the schema is a newer masq's.
     NewerMasq,
 }
@@ -72,6 +74,7 @@ impl Remedy {
             "012" => Self::RetiredRecipient,
             "013" => Self::AnotherStep,
             "014" => Self::WorkersFirst,
+            "015" => Self::OwnersPolicy,
             _ => Self::NewerMasq,
         })
     }
@@ -101,6 +104,9 @@ impl Remedy {
             Self::AnotherStep => "somebody else may be at it: masq keys rotate --token says where things stand",
             Self::WorkersFirst => {
                 "take its line out of recovery.pub on every worker, start them again, and wait two minutes"
+            }
+            Self::OwnersPolicy => {
+                "if less is to be kept, run `masq migrate` with this configuration as the schema's owner"
             }
             Self::NewerMasq => "use the masq that made this schema, or a newer one",
         }
