@@ -42,7 +42,7 @@ pub enum Remedy {
     RetiredRecipient,
     /// MQ013: look where the rotation stands.
     AnotherStep,
-    /// MQ014: take the recipient out of recovery.pub on every worker first.
+    /// MQ014: take the recipient out of recovery.pub, or out of the configuration, on every worker first.
     WorkersFirst,
     /// MQ015: have it kept for as long as the policy says, or let the owner change that.
     OwnersPolicy,
@@ -103,7 +103,8 @@ impl Remedy {
             Self::RetiredRecipient => "take the retired key out of recovery.pub and start the worker again",
             Self::AnotherStep => "somebody else may be at it: masq keys rotate --token says where things stand",
             Self::WorkersFirst => {
-                "take its line out of recovery.pub on every worker, start them again, and wait two minutes"
+                "take its line out of recovery.pub, or kms_epoch_key out of [keys], on every worker, start them again, and \
+                 wait two minutes"
             }
             Self::OwnersPolicy => {
                 "if less is to be kept, run `masq migrate` with this configuration as the schema's owner"

@@ -9,6 +9,7 @@ use super::{Args, Scene, session};
 use crate::{
     cli::{
         context::Context,
+        environment::lookup,
         exit::Exit,
         progress::Progress,
         report::{Failure, Hex},
@@ -18,10 +19,11 @@ use crate::{
     db::Session,
     vault::{
         keyring::{self, Kind},
-        recovery::RecoveryPublic,
+        kms::{KmsKey, epochs::KmsRecipient},
+        recovery::{RecoveryKey, RecoveryPublic},
         rotate::{
             Rotation,
-            recovery::{self, Recipient, Rewrap, Tally},
+            recovery::{self, Recipient, Recipients, Rewrap, Tally},
         },
     },
 };
@@ -30,7 +32,10 @@ pub(super) async fn run(args: &Args, config: &Config, scene: &Scene<'_>) -> Resu
     // Before anything is asked of the database: it is not kept waiting while somebody types.
     if let Some(path) = &args.identity {
         let key = args.passphrase.unlock(path).await?;
-        return rewrap(&session(config).await?, &key, scene).await;
+        return rewrap(config, &key, scene).await;
+    }
+    if let Some(name) = &args.add_kms {
+        return add_kms(config, name, scene).await;
     }
     if let Some(fingerprint) = &args.retire {
         return retire(&session(config).await?, fingerprint, scene).await;
@@ -40,7 +45,7 @@ pub(super) async fn run(args: &Args, config: &Config, scene: &Scene<'_>) -> Resu
         (None, Some(dir)) => vec![create(args, dir, scene.context).await?],
         (None, None) => {
             return Err(Failure::new(Exit::Usage, "say what is to be done with recovery keys")
-                .hint("--add FILE or --new DIR, then --identity FILE, then --retire FINGERPRINT"));
+                .hint("--add FILE, --new DIR or --add-kms KEY, then --identity FILE, then --retire FINGERPRINT"));
         }
     };
     add(&session(config).await?, &new, scene).await
@@ -63,7 +68,7 @@ async fn add(session: &Session, new: &[RecoveryPublic], scene: &Scene<'_>) -> Re
     let mut rotation = Rotation::request(session, scene.why, detail).await?;
     // First the database, for a worker that reads the file and finds an unknown key in it does not start.
     for key in new {
-        recovery::add(&mut rotation, key).await?;
+        recovery::add(&mut rotation, &key.fingerprint()).await?;
         if all.iter().all(|known| known.fingerprint() != key.fingerprint()) {
             all.push(key.clone());
         }
@@ -79,23 +84,60 @@ async fn add(session: &Session, new: &[RecoveryPublic], scene: &Scene<'_>) -> Re
     Ok(Exit::Done)
 }
 
-async fn rewrap(
-    session: &Session,
-    key: &crate::vault::recovery::RecoveryKey,
-    scene: &Scene<'_>,
-) -> Result<Exit, Failure> {
-    let known = recovery::recipients(session).await?;
-    let active: Vec<&Recipient> = known.iter().filter(|recipient| recipient.is_active).collect();
-    let mut all = keyring::recipients(scene.dir)?;
-    all.retain(|key| active.iter().any(|recipient| recipient.fingerprint == key.fingerprint()));
-    if all.len() < active.len() {
+async fn add_kms(config: &Config, name: &str, scene: &Scene<'_>) -> Result<Exit, Failure> {
+    let key = Box::pin(KmsKey::connect(name, &lookup)).await?;
+    let kms = Box::pin(KmsRecipient::new(key)).await?;
+    let (fingerprint, session) = (kms.fingerprint(), session(config).await?);
+    let detail = json!({ "recovery": "add", "fingerprints": [Hex(&fingerprint).to_string()], "kms_key": kms.name() });
+    let mut rotation = Rotation::request(&session, scene.why, detail).await?;
+    recovery::add(&mut rotation, &fingerprint).await?;
+    scene.context.say(format_args!(
+        "{} may open what is sealed here, by the fingerprint {}. What is next:\n\
+         1. name it as kms_epoch_key in [keys] on every worker, and start the workers again: it makes the keys of epochs\n\
+         2. masq keys rotate --recovery --identity recovery.key, with the same configuration: so that it opens what is there",
+        kms.name(),
+        Hex(&fingerprint),
+    ));
+    Ok(Exit::Done)
+}
+
+/// The active ones that are at hand: in recovery.pub, and the key of KMS that is configured.
+async fn at_hand(session: &Session, config: &Config, scene: &Scene<'_>) -> Result<Recipients, Failure> {
+    let mut known = recovery::recipients(session).await?;
+    known.retain(|recipient| recipient.is_active);
+    let is_active = |fingerprint: [u8; 32]| known.iter().any(|recipient| recipient.fingerprint == fingerprint);
+    let mut files = keyring::recipients(scene.dir)?;
+    files.retain(|key| is_active(key.fingerprint()));
+    let kms = match &config.keys.kms_epoch_key {
+        Some(name) => {
+            let key = Box::pin(KmsKey::connect(name, &lookup)).await?;
+            match KmsRecipient::of_arn(&key) {
+                None => Some(Box::pin(KmsRecipient::new(key)).await?),
+                known => known,
+            }
+        }
+        None => None,
+    };
+    if let Some(kms) = kms.as_ref().filter(|kms| !is_active(kms.fingerprint())) {
+        return Err(Failure::new(Exit::Config, format!("{} is no key that this database knows", kms.name()))
+            .hint(format!("add it first: masq keys rotate --recovery --add-kms {}", kms.name())));
+    }
+    let recipients = Recipients { files, kms };
+    if recipients.count() < known.len() {
         scene.context.say(format_args!(
-            "{} active recovery keys are not in {}, so nothing is sealed to them now. One may be a key of AWS KMS.",
-            active.len() - all.len(),
+            "{} active recovery keys are not in {}, so nothing is sealed to them now. For one of AWS KMS, name it as \
+             kms_epoch_key in [keys].",
+            known.len() - recipients.count(),
             scene.dir.join(Kind::RecoveryPublic.file()).display(),
         ));
     }
-    let mut rewrap = Rewrap::new(session, key, &all).await?;
+    Ok(recipients)
+}
+
+async fn rewrap(config: &Config, key: &RecoveryKey, scene: &Scene<'_>) -> Result<Exit, Failure> {
+    let session = &session(config).await?;
+    let recipients = at_hand(session, config, scene).await?;
+    let mut rewrap = Rewrap::new(session, key, &recipients).await?;
     let mut rotation =
         Rotation::request(session, scene.why, json!({ "recovery": "rewrap", "epochs": rewrap.epochs })).await?;
     let stop = signals::listen()?;
@@ -120,7 +162,7 @@ async fn rewrap(
         }
     };
     progress.finish();
-    scene.context.say(format_args!("{} epochs were sealed to all {} recovery keys.", total.sealed, all.len()));
+    scene.context.say(format_args!("{} epochs were sealed to all {} recovery keys.", total.sealed, recipients.count()));
     ended?;
     let Tally { sealed, locked, tampered } = total;
     rotation.outcome(&json!({ "sealed": sealed, "locked": locked, "tampered": tampered })).await?;
