@@ -98,9 +98,11 @@ impl Remedy {
             }
             Self::ActiveKey => "put the file of the active key in the place of token.key: `masq keys status`",
             Self::Rewrap => {
-                "seal those epochs to another recipient first: masq keys rotate --recovery --identity recovery.key"
+                "seal those epochs to another recipient first: masq keys rotate --recovery --identity recovery.key, or --kms"
             }
-            Self::RetiredRecipient => "take the retired key out of recovery.pub and start the worker again",
+            Self::RetiredRecipient => {
+                "take the retired key out of recovery.pub, or out of [keys], and start the worker again"
+            }
             Self::AnotherStep => "somebody else may be at it: masq keys rotate --token says where things stand",
             Self::WorkersFirst => {
                 "take its line out of recovery.pub, or kms_epoch_key out of [keys], on every worker, start them again, and \

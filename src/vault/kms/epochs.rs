@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{Context, KmsError, KmsKey, Wrapped};
 use crate::vault::{
@@ -135,14 +136,20 @@ impl KmsOpener {
     /// # Errors
     /// It is not sealed to this key, or was changed, or KMS does not do it.
     pub async fn open(&self, header: &EpochHeader) -> Result<OpenEpoch, EpochShut> {
+        Ok(OpenEpoch::with_key(header.id, &*self.unwrap(header).await?))
+    }
+
+    /// Opens the key of the epoch of this header, to seal it to another.
+    ///
+    /// # Errors
+    /// As [`KmsOpener::open`].
+    pub async fn unwrap(&self, header: &EpochHeader) -> Result<Zeroizing<[u8; 32]>, EpochShut> {
         let context = context(header.id, header.started_at);
         for wrap in &header.wraps {
             let Some((&KMS_FORMAT, blob)) = wrap.wrapped.split_first() else { continue };
             match self.0.open(blob, &context).await {
                 // KMS says with which key it opened; that is the one that the header names, unless somebody changed it.
-                Ok((key, arn)) if recipient(&arn) == wrap.recipient => {
-                    return Ok(OpenEpoch::with_key(header.id, &key));
-                }
+                Ok((key, arn)) if recipient(&arn) == wrap.recipient => return Ok(key),
                 Ok(_) | Err(KmsError::Tampered { .. }) => return Err(OpenError::Tampered.into()),
                 Err(KmsError::OtherKey { .. }) => {}
                 Err(error) => return Err(error.into()),

@@ -7,6 +7,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{RotateError, Rotation};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         backend::random,
         epochs::{self, AT_ONCE},
         keyfile::KeyError,
-        kms::epochs::KmsRecipient,
+        kms::epochs::{EpochShut, KmsOpener, KmsRecipient},
         recovery::{RecoveryKey, RecoveryPublic},
         seal::{EpochHeader, OpenError, Wrap, header_digest, unwrap},
     },
@@ -114,9 +115,26 @@ impl Recipients {
     }
 }
 
+/// Who opens epochs, for them to be sealed to others.
+pub enum Identity {
+    /// A recovery key.
+    File(Box<RecoveryKey>),
+    /// A key of AWS KMS.
+    Kms(KmsOpener),
+}
+
+impl Identity {
+    async fn unwrap(&self, header: &EpochHeader) -> Result<Zeroizing<[u8; 32]>, EpochShut> {
+        match self {
+            Self::File(key) => Ok(unwrap(key, header)?),
+            Self::Kms(kms) => kms.unwrap(header).await,
+        }
+    }
+}
+
 /// Epochs on their way to further recipients.
 pub struct Rewrap<'a> {
-    identity: &'a RecoveryKey,
+    identity: &'a Identity,
     recipients: &'a Recipients,
     after: Option<Uuid>,
     /// How many there were to be done at first.
@@ -128,11 +146,7 @@ impl<'a> Rewrap<'a> {
     ///
     /// # Errors
     /// If they cannot be counted.
-    pub async fn new(
-        session: &Session,
-        identity: &'a RecoveryKey,
-        recipients: &'a Recipients,
-    ) -> Result<Self, DbError> {
+    pub async fn new(session: &Session, identity: &'a Identity, recipients: &'a Recipients) -> Result<Self, DbError> {
         let fingerprints = recipients.fingerprints();
         let count = "SELECT masq.count_unwrapped($1)";
         let count = session.query_typed_one(count, &[(&fingerprints, Type::BYTEA_ARRAY)]).await;
@@ -153,15 +167,18 @@ impl<'a> Rewrap<'a> {
         }
         let mut tally = Tally::default();
         let mut opened = Vec::new();
-        for header in &headers {
-            match unwrap(self.identity, header) {
+        // KMS takes its time for each, and takes many side by side.
+        let opening = headers.iter().map(async |header| (header, self.identity.unwrap(header).await));
+        let mut opening = stream::iter(opening).buffered(AT_ONCE);
+        while let Some((header, key)) = opening.next().await {
+            match key {
                 Ok(key) => opened.push((header, key)),
-                Err(OpenError::WrongKey { .. } | OpenError::Kms) => tally.locked += 1,
-                Err(OpenError::Tampered | OpenError::UnknownFormat(_)) => tally.tampered += 1,
+                Err(EpochShut::Epoch(OpenError::WrongKey { .. } | OpenError::Kms)) => tally.locked += 1,
+                Err(EpochShut::Epoch(OpenError::Tampered | OpenError::UnknownFormat(_))) => tally.tampered += 1,
+                Err(EpochShut::Kms(error)) => return Err(KeyError::from(error).into()),
             }
         }
         tally.sealed = opened.len() as u64;
-        // KMS takes its time for each, and takes many side by side.
         let wrapping = opened.iter().map(|(header, key)| self.recipients.wrap(header, key));
         let wraps: Vec<_> = stream::iter(wrapping).buffered(AT_ONCE).try_collect().await?;
         write(rotation, &wraps.concat()).await?;

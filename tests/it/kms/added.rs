@@ -81,4 +81,49 @@ async fn a_key_of_kms_is_let_in_and_opens_what_was_sealed_before() {
     assert!(files.stand_in.calls().contains(&Call { who, action, key, context }), "bound to its epoch");
     let (code, said) = files.rotate(&rewrap);
     assert!(code == 0 && said.contains("0 epochs were sealed"), "{said}");
+
+    // Then the recovery key is no longer needed.
+    let old = files.scene.keys.load().fingerprints()[0].map(|byte| format!("{byte:02x}")).concat();
+    let (code, said) = files.rotate(&["--retire", &old]);
+    assert!(code == 75 && said.contains("held no other key and is gone"), "{said}");
+    assert!(!files.scene.keys.path().join("recovery.pub").exists());
+    files.scene.database.execute("UPDATE masq.epochs SET recorded_at = recorded_at - interval '3 minutes'").await;
+    let (code, said) = files.rotate(&["--retire", &old]);
+    assert!(code == 0 && said.contains("is retired") && said.contains("1 epochs fewer"), "{said}");
+    assert_eq!(files.run(&show).1, login("v", "not an address"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_key_is_added_to_what_kms_alone_opens() {
+    let kms = KmsAlone::make().await;
+    let scene = kms.loaded().await;
+    let here = kms.here.path();
+    let rotate = |arguments: &[&str]| {
+        let why = ["--reason", "a key for a safe, ticket 4711", "--database-url", &scene.database.url];
+        let (code, _, said) = kms.run(REVEALER, &[&["keys", "rotate", "--recovery"], arguments, &why].concat());
+        (code, said)
+    };
+    let (code, said) = rotate(&["--new", "safe", "--no-passphrase"]);
+    assert!(code == 0 && said.contains("holds 1 recovery keys now"), "{said}");
+    assert!(here.join("keys/recovery.pub").exists());
+    kms.load().await;
+
+    // By an alias it cannot be told which key that is without asking it for something.
+    let (code, said) = rotate(&["--kms"]);
+    assert!(code == 77 && said.contains("name it by its ARN"), "{said}");
+    let file = format!("[keys]\ndir = \"keys\"\nkms_epoch_key = \"{VAULT_KEY}\"\n");
+    std::fs::write(here.join("masq.toml"), file).unwrap();
+    let (code, said) = rotate(&["--identity", "safe/recovery.key"]);
+    assert!(code == 3 && said.contains("--kms"), "it is sealed to nobody but KMS: {said}");
+    kms.stand_in.fail(Some("AccessDeniedException"));
+    assert_eq!(rotate(&["--kms=alias/masq-vault"]).0, 77);
+    kms.stand_in.fail(None);
+    let (code, said) = rotate(&["--kms"]);
+    assert!(code == 0 && said.contains("epochs were sealed to all 2 recovery keys"), "{said}");
+    let id = scene.database.query("SELECT message_id FROM masq.dead_letters").await.remove(0);
+    let show = ["dead", "show", &id, "--reason", "ticket 4711", "--database-url", &scene.database.url];
+    let (asked, show) = (kms.stand_in.calls().len(), [&show[..], &["--identity", "safe/recovery.key"]].concat());
+    let (code, out, said) = kms.run(REVEALER, &show);
+    assert_eq!((code, out), (0, login("v", "not an address")), "{said}");
+    assert_eq!(kms.stand_in.calls().len(), asked, "KMS is not asked");
 }

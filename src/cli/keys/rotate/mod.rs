@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Whatever is interrupted, the same command goes on with the rest.
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["token", "recovery"]),
-          group = ArgGroup::new("how").args(["add", "add_kms", "new", "retire", "identity"]), after_help = "Examples:
+          group = ArgGroup::new("how").args(["add", "add_kms", "new", "retire", "identity", "kms"]), after_help = "Examples:
   masq keys rotate --token --reason \"yearly rotation, ticket 4711\"
   masq keys rotate --token --reason \"yearly rotation, ticket 4711\" --identity /media/usb/recovery.key
   masq keys rotate --token --emergency --reason \"laptop with token.key stolen\" --identity /media/usb/recovery.key
@@ -71,6 +71,9 @@ pub(super) struct Args {
     /// Open what has to be opened with the recovery key in this file
     #[arg(long, value_name = "FILE", required_if_eq("emergency", "true"))]
     identity: Option<PathBuf>,
+    /// Have AWS KMS open what has to be opened: the key named here, or else by kms_epoch_key in [keys]
+    #[arg(long, value_name = "KEY", num_args = 0..=1, require_equals = true, conflicts_with = "token")]
+    kms: Option<Option<String>>,
     #[command(flatten)]
     passphrase: Passphrase,
     /// Do all steps at once, for the token key has leaked: workers wait until they have the new one, what cannot be given a

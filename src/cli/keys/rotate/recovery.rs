@@ -11,6 +11,7 @@ use crate::{
         context::Context,
         environment::lookup,
         exit::Exit,
+        opening,
         progress::Progress,
         report::{Failure, Hex},
         signals,
@@ -19,11 +20,14 @@ use crate::{
     db::Session,
     vault::{
         keyring::{self, Kind},
-        kms::{KmsKey, epochs::KmsRecipient},
-        recovery::{RecoveryKey, RecoveryPublic},
+        kms::{
+            KmsKey,
+            epochs::{KmsOpener, KmsRecipient},
+        },
+        recovery::RecoveryPublic,
         rotate::{
             Rotation,
-            recovery::{self, Recipient, Recipients, Rewrap, Tally},
+            recovery::{self, Identity, Recipient, Recipients, Rewrap, Tally},
         },
     },
 };
@@ -32,13 +36,18 @@ pub(super) async fn run(args: &Args, config: &Config, scene: &Scene<'_>) -> Resu
     // Before anything is asked of the database: it is not kept waiting while somebody types.
     if let Some(path) = &args.identity {
         let key = args.passphrase.unlock(path).await?;
-        return rewrap(config, &key, scene).await;
+        return rewrap(config, &Identity::File(Box::new(key)), scene).await;
+    }
+    if let Some(name) = &args.kms {
+        let name = name.as_ref().or(config.keys.kms_epoch_key.as_ref()).ok_or_else(opening::unnamed)?;
+        let key = Box::pin(KmsKey::connect(name, &lookup)).await?;
+        return rewrap(config, &Identity::Kms(KmsOpener::new(key)), scene).await;
     }
     if let Some(name) = &args.add_kms {
         return add_kms(config, name, scene).await;
     }
     if let Some(fingerprint) = &args.retire {
-        return retire(&session(config).await?, fingerprint, scene).await;
+        return retire(config, fingerprint, scene).await;
     }
     let new = match (&args.add, &args.new) {
         (Some(path), _) => keyring::recipients_of(path)?,
@@ -48,7 +57,12 @@ pub(super) async fn run(args: &Args, config: &Config, scene: &Scene<'_>) -> Resu
                 .hint("--add FILE, --new DIR or --add-kms KEY, then --identity FILE, then --retire FINGERPRINT"));
         }
     };
-    add(&session(config).await?, &new, scene).await
+    add(config, &new, scene).await
+}
+
+/// Those in recovery.pub, which need not be there where KMS makes the keys of epochs.
+fn in_file(config: &Config, scene: &Scene<'_>) -> Result<Vec<RecoveryPublic>, Failure> {
+    Ok(keyring::optional(keyring::recipients(scene.dir), config.keys.kms_epoch_key.is_some())?.0)
 }
 
 async fn create(args: &Args, dir: &Path, context: &Context) -> Result<RecoveryPublic, Failure> {
@@ -61,11 +75,11 @@ async fn create(args: &Args, dir: &Path, context: &Context) -> Result<RecoveryPu
     Ok(public)
 }
 
-async fn add(session: &Session, new: &[RecoveryPublic], scene: &Scene<'_>) -> Result<Exit, Failure> {
-    let mut all = keyring::recipients(scene.dir)?;
+async fn add(config: &Config, new: &[RecoveryPublic], scene: &Scene<'_>) -> Result<Exit, Failure> {
+    let (mut all, session) = (in_file(config, scene)?, session(config).await?);
     let fingerprints: Vec<String> = new.iter().map(|key| Hex(&key.fingerprint()).to_string()).collect();
     let detail = json!({ "recovery": "add", "fingerprints": fingerprints });
-    let mut rotation = Rotation::request(session, scene.why, detail).await?;
+    let mut rotation = Rotation::request(&session, scene.why, detail).await?;
     // First the database, for a worker that reads the file and finds an unknown key in it does not start.
     for key in new {
         recovery::add(&mut rotation, &key.fingerprint()).await?;
@@ -77,7 +91,8 @@ async fn add(session: &Session, new: &[RecoveryPublic], scene: &Scene<'_>) -> Re
     scene.context.say(format_args!(
         "{} holds {} recovery keys now. What is next:\n\
          1. copy it to every worker, and start the workers again: they seal to all of them from then on\n\
-         2. masq keys rotate --recovery --identity recovery.key, with the old key: so that the new one opens what is there",
+         2. masq keys rotate --recovery --identity recovery.key, with the old key (or --kms): so that the new one opens what is \
+         there",
         scene.dir.join(Kind::RecoveryPublic.file()).display(),
         all.len(),
     ));
@@ -106,13 +121,15 @@ async fn at_hand(session: &Session, config: &Config, scene: &Scene<'_>) -> Resul
     let mut known = recovery::recipients(session).await?;
     known.retain(|recipient| recipient.is_active);
     let is_active = |fingerprint: [u8; 32]| known.iter().any(|recipient| recipient.fingerprint == fingerprint);
-    let mut files = keyring::recipients(scene.dir)?;
+    let mut files = in_file(config, scene)?;
     files.retain(|key| is_active(key.fingerprint()));
     let kms = match &config.keys.kms_epoch_key {
         Some(name) => {
             let key = Box::pin(KmsKey::connect(name, &lookup)).await?;
             match KmsRecipient::of_arn(&key) {
-                None => Some(Box::pin(KmsRecipient::new(key)).await?),
+                None => Some(Box::pin(KmsRecipient::new(key)).await.map_err(|error| {
+                    Failure::from(error).hint("or name it by its ARN: then it is asked only for epochs that it lacks")
+                })?),
                 known => known,
             }
         }
@@ -134,10 +151,10 @@ async fn at_hand(session: &Session, config: &Config, scene: &Scene<'_>) -> Resul
     Ok(recipients)
 }
 
-async fn rewrap(config: &Config, key: &RecoveryKey, scene: &Scene<'_>) -> Result<Exit, Failure> {
+async fn rewrap(config: &Config, identity: &Identity, scene: &Scene<'_>) -> Result<Exit, Failure> {
     let session = &session(config).await?;
     let recipients = at_hand(session, config, scene).await?;
-    let mut rewrap = Rewrap::new(session, key, &recipients).await?;
+    let mut rewrap = Rewrap::new(session, identity, &recipients).await?;
     let mut rotation =
         Rotation::request(session, scene.why, json!({ "recovery": "rewrap", "epochs": rewrap.epochs })).await?;
     let stop = signals::listen()?;
@@ -173,7 +190,9 @@ async fn rewrap(config: &Config, key: &RecoveryKey, scene: &Scene<'_>) -> Result
         return Ok(Exit::Done);
     }
     if locked > 0 {
-        scene.context.say(format_args!("{locked} epochs are not sealed to this key: use another --identity for them."));
+        scene.context.say(format_args!(
+            "{locked} epochs are not sealed to this key: use another --identity, or --kms, for them."
+        ));
     }
     if tampered > 0 {
         scene.context.say(format_args!(
@@ -183,13 +202,14 @@ async fn rewrap(config: &Config, key: &RecoveryKey, scene: &Scene<'_>) -> Result
     Ok(Exit::Rejects)
 }
 
-async fn retire(session: &Session, fingerprint: &str, scene: &Scene<'_>) -> Result<Exit, Failure> {
-    let known = recovery::recipients(session).await?;
+async fn retire(config: &Config, fingerprint: &str, scene: &Scene<'_>) -> Result<Exit, Failure> {
+    let session = session(config).await?;
+    let known = recovery::recipients(&session).await?;
     let old = named(&known, fingerprint)?;
-    let mut kept = keyring::recipients(scene.dir)?;
+    let mut kept = in_file(config, scene)?;
     let before = kept.len();
     kept.retain(|key| key.fingerprint() != *old);
-    if kept.is_empty() {
+    if kept.is_empty() && config.keys.kms_epoch_key.is_none() {
         return Err(Failure::new(
             Exit::Config,
             "that is the only key in recovery.pub, and nothing could be sealed without one",
@@ -198,15 +218,18 @@ async fn retire(session: &Session, fingerprint: &str, scene: &Scene<'_>) -> Resu
     }
     if kept.len() < before {
         keyring::set_recipients(scene.dir, &kept)?;
+        let (held, copy) = match kept.is_empty() {
+            true => ("held no other key and is gone", "Delete it on"),
+            false => ("holds the key no longer", "Copy it to"),
+        };
         scene.context.say(format_args!(
-            "{} holds the key no longer. Copy it to every worker, start the workers again, and two minutes later run this \
-             once more.",
+            "{} {held}. {copy} every worker, start the workers again, and two minutes later run this once more.",
             scene.dir.join(Kind::RecoveryPublic.file()).display()
         ));
         return Ok(Exit::Unfinished);
     }
     let detail = json!({ "recovery": "retire", "fingerprints": [Hex(old).to_string()] });
-    let mut rotation = Rotation::request(session, scene.why, detail).await?;
+    let mut rotation = Rotation::request(&session, scene.why, detail).await?;
     let epochs = recovery::retire(&mut rotation, old).await?;
     rotation.outcome(&json!({ "wraps": epochs })).await?;
     scene.context.say(format_args!(
