@@ -1,19 +1,70 @@
 //! What `masq migrate` does: everything that a database needs before workers come, made by the login that owns it.
 //!
-//! Workers that may do it themselves do the first half of it when they start: see [`crate::start`].
-
-use tokio::time::Instant;
+//! Workers that may do it themselves do the first half of it when they start, by [`migrate`] and [`migrate_slots`]: see
+//! [`crate::start`].
 
 use crate::{
     check::{self, Finding, Severity},
     config::Config,
     db::{
-        Connector, DbError, Session, catalog,
-        migrations::{self, SLOTS},
-        roles, targets,
+        DbError, Session, catalog,
+        migrations::{self, Migrated, SLOTS},
+        roles, slots, targets,
     },
-    start::{self, StartError},
+    start::StartError,
 };
+
+/// Creates or upgrades the schema `masq` and, if it is missing, the target table.
+///
+/// # Errors
+/// With the remedy for a login that may not.
+pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), StartError> {
+    let migrated = async {
+        match migrations::migrate(session, migrations::beside_rows(&config.vault)).await? {
+            Migrated::Created => tracing::info!("created the schema masq"),
+            Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
+            Migrated::Nothing => {}
+        }
+        roles::set_limits(session, config).await?;
+        if config.vault.slots_url.is_none() {
+            slots::set_limit(session, &config.vault).await?;
+        }
+        if catalog::table(session, &config.table).await?.is_none() {
+            match migrations::create_target(session, &config.table, &config.columns).await {
+                Ok(()) => tracing::info!(table = config.table.name, "created the target table"),
+                // Another worker was faster.
+                Err(_) if catalog::table(session, &config.table).await?.is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<_, DbError>(())
+    };
+    migrated.await.map_err(not_migrated)
+}
+
+fn not_migrated(error: DbError) -> StartError {
+    match error {
+        DbError::Denied(what) => {
+            let remedy = "run `masq migrate` once with a login that may create schemas and tables";
+            StartError::Problems(vec![Finding::new(Severity::Denied, "database", what, remedy)])
+        }
+        other => other.into(),
+    }
+}
+
+/// Creates or upgrades the schema `masq_slots` in a database that has the slots alone. Answers whether it did.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn migrate_slots(session: &Session, config: &Config) -> Result<bool, StartError> {
+    if !migrations::are_missing(session, &[&SLOTS]).await? {
+        return Ok(false);
+    }
+    migrations::migrate(session, &[&SLOTS]).await.map_err(not_migrated)?;
+    slots::set_limit(session, &config.vault).await?;
+    tracing::info!("created or upgraded the schema masq_slots");
+    Ok(true)
+}
 
 /// Migrates the schemas beside the rows and creates the target table if it is missing; with `with_roles`, makes the roles
 /// and hands the schemas over to them. Where there are roles they get their rights again. Answers what is still to be
@@ -22,7 +73,7 @@ use crate::{
 /// # Errors
 /// If the database refuses.
 pub async fn database(session: &mut Session, config: &Config, with_roles: bool) -> Result<Vec<Finding>, StartError> {
-    start::migrate(session, config).await?;
+    migrate(session, config).await?;
     let mut findings = Vec::new();
     if with_roles {
         findings.extend(roles::apply(session, migrations::beside_rows(&config.vault)).await?);
@@ -50,15 +101,11 @@ async fn table(session: &Session, config: &Config) -> Result<Vec<Finding>, DbErr
 ///
 /// # Errors
 /// As [`database`].
-pub async fn slots(slots: &Connector, deadline: Instant, with_roles: bool) -> Result<Vec<Finding>, StartError> {
-    start::prepare_slots(slots, deadline).await?;
-    if !with_roles {
-        return Ok(Vec::new());
+pub async fn slots(session: &Session, config: &Config, with_roles: bool) -> Result<Vec<Finding>, StartError> {
+    if !migrate_slots(session, config).await? {
+        slots::set_limit(session, &config.vault).await?;
     }
-    let session = start::connect(slots, deadline).await?;
-    let findings = roles::apply(&session, &[&SLOTS]).await?;
-    session.close().await;
-    Ok(findings)
+    if with_roles { Ok(roles::apply(session, &[&SLOTS]).await?) } else { Ok(Vec::new()) }
 }
 
 /// The SQL that does it in an empty database, for a configuration without a database for the slots.

@@ -14,11 +14,9 @@ use crate::{
     config::{ColumnType, Config, Dedupe},
     db::{
         ConnectError, Connector, DbError, Session,
-        catalog::{self, Table},
+        catalog::Table,
         examine::{self, Examined},
-        known_keys,
-        migrations::{self, Migrated},
-        roles, targets,
+        known_keys, migrations, slots, targets,
     },
     metrics::Metrics,
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},
@@ -27,6 +25,7 @@ use crate::{
         room::Room,
         sqs::{QueueAttributes, SqsQueue},
     },
+    setup,
     sink::{
         ledger::{self, Retention},
         postgres::{PostgresSink, Target},
@@ -209,14 +208,11 @@ pub async fn database(
     refuse_problems(&mut check::defaults(config))?;
     let mut patience = Patience::new(options.deadline);
     let Prepared { table, stored, oldest, active_keys } = loop {
-        match prepare(&connector, config, keys, options).await {
+        match prepare(&connector, slots.as_ref(), config, keys, options).await {
             Err(StartError::Absent(what)) => patience.wait("database", what).await?,
             prepared => break prepared?,
         }
     };
-    if let Some(slots) = &slots {
-        prepare_slots(slots, options.deadline).await?;
-    }
     let columns = config.columns.iter().map(|column| column.name.clone()).collect();
     let (retention, dedupe_retention) = (Retention::new(config.ledger.retention), config.ledger.dedupe_retention);
     let queue = queue_name.to_owned();
@@ -226,18 +222,14 @@ pub async fn database(
     Ok(Ready { target: Arc::new(target), stored, oldest, queue: queue_name.to_owned(), active_keys })
 }
 
-/// Migrates the database with the slots, if something is missing there.
+/// Connects with the database of the slots, waiting for one that is away.
 ///
 /// # Errors
-/// With the remedy for a login that may not.
-pub async fn prepare_slots(slots: &Connector, deadline: Instant) -> Result<(), StartError> {
+/// As [`connect`], and if it is the one with the rows.
+pub async fn connect_slots(rows: &Session, slots: &Connector, deadline: Instant) -> Result<Session, StartError> {
     let session = connect(slots, deadline).await?;
-    if migrations::are_missing(&session, &[&migrations::SLOTS]).await? {
-        migrations::migrate(&session, &[&migrations::SLOTS]).await.map_err(not_migrated)?;
-        tracing::info!("created or upgraded the schema masq_slots");
-    }
-    session.close().await;
-    Ok(())
+    refuse_problems(&mut slots::beside_rows(rows, &session).await?.into_iter().collect())?;
+    Ok(session)
 }
 
 /// The target table, the types of the configured columns, the oldest SentTimestamp that the ledger remembers, and the keys
@@ -251,15 +243,20 @@ struct Prepared {
 
 async fn prepare(
     connector: &Connector,
+    slots: Option<&Connector>,
     config: &Config,
     keys: &KeyRing,
     options: Options,
 ) -> Result<Prepared, StartError> {
     let mut session = connect(connector, options.deadline).await?;
+    let slots = match slots {
+        Some(slots) => Some(connect_slots(&session, slots, options.deadline).await?),
+        None => None,
+    };
     let mut examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     refuse_problems(&mut examined.findings)?;
     if examined.needs_migration {
-        migrate(&mut session, config).await?;
+        setup::migrate(&mut session, config).await?;
         examined = examine::examine(&session, config, Some(keys), options.allow_unsafe).await?;
     }
     let Examined { mut findings, table, stored, active_keys, .. } = examined;
@@ -269,47 +266,16 @@ async fn prepare(
         return Err(refused("table", format!("{} cannot be found after it was created", config.table.name)));
     };
     refuse_problems(&mut targets::describe(&session, &table, &config.columns).await?)?;
+    if let Some(slots) = slots {
+        setup::migrate_slots(&slots, config).await?;
+        slots.close().await;
+    }
     let oldest = session
         .within(ledger::keep_partitions(&session, config.ledger.retention))
         .await
         .map_err(|error| DbError::new("making the ledger's partitions", &error))?;
     session.close().await;
     Ok(Prepared { table, stored, oldest, active_keys: active_keys.map(Arc::new) })
-}
-
-/// Creates or upgrades the schema `masq` and, if it is missing, the target table.
-///
-/// # Errors
-/// With the remedy for a login that may not.
-pub async fn migrate(session: &mut Session, config: &Config) -> Result<(), StartError> {
-    let migrated = async {
-        match migrations::migrate(session, migrations::beside_rows(&config.vault)).await? {
-            Migrated::Created => tracing::info!("created the schema masq"),
-            Migrated::Upgraded => tracing::info!("upgraded the schema masq"),
-            Migrated::Nothing => {}
-        }
-        roles::set_limits(session, config).await?;
-        if catalog::table(session, &config.table).await?.is_none() {
-            match migrations::create_target(session, &config.table, &config.columns).await {
-                Ok(()) => tracing::info!(table = config.table.name, "created the target table"),
-                // Another worker was faster.
-                Err(_) if catalog::table(session, &config.table).await?.is_some() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok::<_, DbError>(())
-    };
-    migrated.await.map_err(not_migrated)
-}
-
-fn not_migrated(error: DbError) -> StartError {
-    match error {
-        DbError::Denied(what) => {
-            let remedy = "run `masq migrate` once with a login that may create schemas and tables";
-            StartError::Problems(vec![Finding::new(Severity::Denied, "database", what, remedy)])
-        }
-        other => other.into(),
-    }
 }
 
 /// What every worker shares.

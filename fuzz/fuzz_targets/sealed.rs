@@ -1,9 +1,9 @@
 //! Bytes that nobody sealed, where sealed ones are expected: a value, a dead letter, an epoch's key, an age file, a key
-//! file. Nothing panics, and nothing opens.
+//! file; and sealed ones of which some were changed. Nothing panics, and nothing opens.
 
 #![no_main]
 
-use std::{num::NonZeroU8, path::Path};
+use std::{num::NonZeroU8, path::Path, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use masq::{
@@ -11,8 +11,11 @@ use masq::{
     vault::{
         age, keyfile,
         recovery::{RecoveryKey, RecoveryPublic},
-        seal::{EpochHeader, OpenEpoch, SealedBody, SubjectTag, Wrap, unwrap},
-        token::{Token, TokenRoot},
+        seal::{
+            EpochHeader, EpochKey, EpochSecret, OpenEpoch, Original, SealedBody, Slot, SubjectTag, Wrap, header_digest,
+            unwrap,
+        },
+        token::{Kind, Token, TokenRoot},
     },
 };
 use uuid::Uuid;
@@ -20,16 +23,62 @@ use uuid::Uuid;
 /// What scrypt may cost here, as a power of two: a file that asks for more would take seconds, and honestly so.
 const WORK: u32 = 10;
 
-fuzz_target!(|bytes: &[u8]| {
-    let id = Uuid::from_u128(7);
-    let epoch = OpenEpoch::with_key(id, &[1; 32]);
-    let slot = epoch.slot(SubjectTag([2; 16]), &[3; 32]);
-    assert!(epoch.open_value(&slot, "ip", &Token([4; 32]), bytes).is_err());
-    assert!(epoch.open(Key { sent_at: 5, id }, &SealedBody(bytes.to_vec())).is_err());
+const ID: Uuid = Uuid::from_u128(7);
+const MESSAGE: Key = Key { sent_at: 5, id: ID };
+const TOKEN: Token = Token([4; 32]);
+const BEGUN: i64 = 8;
 
-    let key = RecoveryKey::new(&[6; 32]);
-    let wraps = vec![Wrap { recipient: key.public().fingerprint(), wrapped: bytes.to_vec() }];
-    assert!(unwrap(&key, &EpochHeader { id, started_at: 8, wraps }).is_err());
+/// An epoch and what was sealed in it.
+struct Sealed {
+    recovery: RecoveryKey,
+    epoch: OpenEpoch,
+    slot: Slot,
+    wrapped: Vec<u8>,
+    value: Vec<u8>,
+    body: Vec<u8>,
+}
+
+static SEALED: LazyLock<Sealed> = LazyLock::new(|| {
+    let secret = EpochSecret { id: ID, key: [1; 32].into(), salts: [2; 32].into() };
+    let recovery = RecoveryKey::new(&[6; 32]);
+    let wrap = Wrap::new(&recovery.public(), &secret.key, &header_digest(ID, BEGUN), &[3; 64]);
+    let mut sealing = EpochKey::new(&secret, BEGUN, Vec::new());
+    let (slot, mut value) = (sealing.slot(SubjectTag([2; 16])), Vec::new());
+    let original = Original { kind: Kind::Text, raw: "a value of some length, in two buckets" };
+    sealing.seal_value((&slot, "ip", &TOKEN), original, &mut value);
+    let body = sealing.seal(MESSAGE, b"a body").0;
+    Sealed { recovery, epoch: OpenEpoch::with_key(ID, &secret.key), slot, wrapped: wrap.wrapped, value, body }
+});
+
+impl Sealed {
+    /// Whether these open as value, body and epoch's key.
+    fn open(&self, [value, body, wrapped]: &[Vec<u8>; 3]) -> [bool; 3] {
+        let wraps = vec![Wrap { recipient: self.recovery.public().fingerprint(), wrapped: wrapped.clone() }];
+        [
+            self.epoch.open_value(&self.slot, "ip", &TOKEN, value).is_ok(),
+            self.epoch.open(MESSAGE, &SealedBody(body.clone())).is_ok(),
+            unwrap(&self.recovery, &EpochHeader { id: ID, started_at: BEGUN, wraps }).is_ok(),
+        ]
+    }
+}
+
+/// These bytes with those that are not zero in `by` changed, from a place on that its first two bytes say.
+fn changed(bytes: &[u8], by: &[u8]) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    let Some((place, by)) = by.split_first_chunk::<2>() else { return changed };
+    let place = usize::from(u16::from_be_bytes(*place)) % bytes.len();
+    changed[place..].iter_mut().zip(by).for_each(|(byte, by)| *byte ^= by);
+    changed
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let sealed = &*SEALED;
+    let all = [&sealed.value, &sealed.body, &sealed.wrapped];
+    for given in [all.map(|_| bytes.to_vec()), all.map(|was| changed(was, bytes))] {
+        // libFuzzer sees what is compared, and does come upon what was sealed.
+        let is_it = std::array::from_fn(|at| given[at] == *all[at]);
+        assert_eq!(sealed.open(&given), is_it);
+    }
 
     if is_cheap(bytes) {
         assert!(age::decrypt(bytes, "passphrase").is_err());
@@ -45,7 +94,7 @@ fuzz_target!(|bytes: &[u8]| {
     drop(RecoveryPublic::from_bytes(bytes));
     if let Ok(text) = std::str::from_utf8(bytes) {
         let domain = TokenRoot::new(NonZeroU8::MIN, &[9; 32]).domain("ip").expect("a short domain");
-        for kind in [masq::vault::token::Kind::Ip, masq::vault::token::Kind::Text] {
+        for kind in [Kind::Ip, Kind::Text] {
             assert!(domain.token(kind, text).is_none_or(|token| token.0[0] == 1));
         }
     }

@@ -17,6 +17,7 @@ GRANT EXECUTE ON FUNCTION masq_slots.count(bytea), masq_slots.is_home() TO masq_
 
 -- What deletes slots or opens them again leaves nothing in the audit log, which is where the rows are. Beside them only
 -- the functions of the schema masq may call it, which put it on record; elsewhere the roles have to be trusted with it.
+-- How long slots are kept at least the owner says, and no role can change.
 DO $$
 BEGIN
   IF to_regclass('masq.audit') IS NULL THEN
@@ -33,5 +34,5 @@ $$;
 GRANT SELECT (epoch, month) ON masq_slots.slots TO masq_auditor;
 
 -- Nobody's but the owner's.
-REVOKE ALL ON masq_slots.home, masq_slots.erasures FROM PUBLIC;
+REVOKE ALL ON masq_slots.home, masq_slots.erasures, masq_slots.policy FROM PUBLIC;
 REVOKE ALL ON FUNCTION masq_slots.identity(), masq_slots.add_counts(jsonb, jsonb) FROM PUBLIC;

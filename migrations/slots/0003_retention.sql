@@ -1,14 +1,29 @@
 -- Slots that are no longer kept. Forward only.
 
--- Drops the slots of whole months that ended before this day, which is at least a day ago, and those of these epochs, if
--- they are of a month that began before it. Answers how many went, by epoch, and whether there may be more.
+-- As values_kept of masq.policy, which another database has not: how long slots are kept at least; NULL: for ever.
+CREATE TABLE masq_slots.policy (
+  single      boolean  PRIMARY KEY DEFAULT true CHECK (single),
+  values_kept interval
+);
+INSERT INTO masq_slots.policy DEFAULT VALUES;
+
+-- Drops the slots of whole months that ended before this day, and those of these epochs, if they are of a month that began
+-- before it. Answers how many went, by epoch, and whether there may be more.
+--
+-- Whoever has stolen a worker's login must not be able to empty this database, so no day counts that is younger than the
+-- policy says. One that is so by a day only was said by a server whose clock is ahead, and is no reason to refuse.
 CREATE FUNCTION masq_slots.keep_slots(day date, epochs uuid[], most integer, OUT gone jsonb, OUT more boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
-  last   date := least(day, (now() AT TIME ZONE 'UTC')::date - 1);
+  oldest date := (now() AT TIME ZONE 'UTC' - (SELECT greatest(values_kept, interval '1 day') FROM masq_slots.policy
+                                              WHERE values_kept IS NOT NULL))::date;
+  last   date := least(day, oldest);
   p      record;
   counts jsonb;
 BEGIN
+  IF oldest IS NULL OR day > oldest + 1 THEN
+    RAISE EXCEPTION 'masq_slots.policy keeps it longer' USING ERRCODE = 'MQ015';
+  END IF;
   PERFORM pg_advisory_xact_lock(hashtext('masq_slots.slots'));  -- see masq_slots.keep_months
   gone := '{}';
   more := false;

@@ -13,7 +13,11 @@ use super::{
 use crate::{
     check::{self, Finding, Severity},
     config::Config,
-    db::{ConnectError, DbError, examine},
+    db::{
+        ConnectError, DbError, Session,
+        examine::{self, Examined},
+        slots,
+    },
     queue::{Cause, Queue, QueueError, Receipt, sqs::SqsQueue},
     vault::keyring::{self, KeyRing, Kind},
 };
@@ -106,17 +110,30 @@ async fn database(config: &Config, keys: Option<&KeyRing>, allow_unsafe: bool) -
     };
     let session = match connector.connect().await {
         Ok(session) => session,
-        Err(error) => {
-            let severity = match &error {
-                ConnectError::Unavailable(_) => Severity::Absent,
-                ConnectError::Denied(_) => Severity::Denied,
-                ConnectError::Misconfigured(_) | ConnectError::Tls(_) => Severity::Refused,
-            };
-            return vec![Finding::new(severity, "database", error.to_string(), "")];
-        }
+        Err(error) => return vec![of_connect(&error)],
     };
     let examined = examine::examine(&session, config, keys, allow_unsafe).await;
+    let elsewhere = slots(config, &session).await;
     session.close().await;
+    of_examined(examined).into_iter().chain(elsewhere).collect()
+}
+
+/// What is wrong with a database that the slots are to have for themselves.
+async fn slots(config: &Config, rows: &Session) -> Option<Finding> {
+    let connector = match connect::slots(config) {
+        Ok(connector) => connector?,
+        Err(failure) => return Some(of_failure("database", &failure)),
+    };
+    let session = match connector.connect().await {
+        Ok(session) => session,
+        Err(error) => return Some(of_connect(&error)),
+    };
+    let beside = slots::beside_rows(rows, &session).await;
+    session.close().await;
+    beside.unwrap_or_else(|error| Some(of_database(error)))
+}
+
+fn of_examined(examined: Result<Examined, DbError>) -> Vec<Finding> {
     match examined {
         Ok(examined) => {
             let mut findings = examined.findings;
@@ -130,12 +147,25 @@ async fn database(config: &Config, keys: Option<&KeyRing>, allow_unsafe: bool) -
             }
             findings
         }
-        Err(DbError::Unavailable(what)) => vec![Finding::new(Severity::Absent, "database", what, "")],
-        Err(DbError::Denied(what)) => vec![Finding::new(Severity::Denied, "database", what, "")],
-        Err(DbError::Misconfigured(what)) => vec![Finding::new(Severity::Refused, "database", what, "")],
-        Err(DbError::Refused(refusal)) => {
-            vec![Finding::refused("database", refusal.said, refusal.remedy.advice())]
-        }
+        Err(error) => vec![of_database(error)],
+    }
+}
+
+fn of_connect(error: &ConnectError) -> Finding {
+    let severity = match error {
+        ConnectError::Unavailable(_) => Severity::Absent,
+        ConnectError::Denied(_) => Severity::Denied,
+        ConnectError::Misconfigured(_) | ConnectError::Tls(_) => Severity::Refused,
+    };
+    Finding::new(severity, "database", error.to_string(), "")
+}
+
+fn of_database(error: DbError) -> Finding {
+    match error {
+        DbError::Unavailable(what) => Finding::new(Severity::Absent, "database", what, ""),
+        DbError::Denied(what) => Finding::new(Severity::Denied, "database", what, ""),
+        DbError::Misconfigured(what) => Finding::refused("database", what, ""),
+        DbError::Refused(refusal) => Finding::refused("database", refusal.said, refusal.remedy.advice()),
     }
 }
 

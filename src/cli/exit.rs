@@ -156,7 +156,7 @@ impl From<Refusal> for Failure {
             Remedy::AnotherPerson | Remedy::Replay => Exit::Denied,
             Remedy::WorkersFirst => Exit::Unfinished,
             Remedy::Rewrap | Remedy::RetiredRecipient | Remedy::AnotherStep => Exit::Config,
-            Remedy::NotRestored | Remedy::ActiveKey | Remedy::NewerMasq => Exit::Config,
+            Remedy::NotRestored | Remedy::ActiveKey | Remedy::OwnersPolicy | Remedy::NewerMasq => Exit::Config,
         };
         Self::of(exit, &refusal).hint(refusal.remedy.advice())
     }

@@ -39,10 +39,15 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     let (connector, slots) = (connect::connector(&config)?, connect::slots(&config)?);
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut session = start::connect(&connector, deadline).await?;
+    let slots = match slots {
+        Some(slots) => Some(start::connect_slots(&session, &slots, deadline).await?),
+        None => None,
+    };
     let mut findings = setup::database(&mut session, &config, args.roles).await?;
     session.close().await;
     if let Some(slots) = slots {
-        findings.extend(setup::slots(&slots, deadline, args.roles).await?);
+        findings.extend(setup::slots(&slots, &config, args.roles).await?);
+        slots.close().await;
     }
     start::refuse_problems(&mut findings)?;
     context.say("The schema masq and the target table are up to date.");

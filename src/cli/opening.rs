@@ -60,7 +60,8 @@ impl OpeningSource {
     }
 }
 
-fn unnamed() -> Failure {
+/// Neither on the command line nor in the configuration.
+pub(super) fn unnamed() -> Failure {
     Failure::new(Exit::Config, "no key of KMS is named")
         .hint("name it with --kms=KEY, by its ARN or alias, or as kms_epoch_key in [keys]")
 }

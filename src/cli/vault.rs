@@ -38,7 +38,7 @@ impl Databases {
     pub(super) async fn connect(config: &Config) -> Result<Self, Failure> {
         let rows = session(config).await?;
         let slots = match connect::slots(config)? {
-            Some(connector) => Some(start::connect(&connector, Instant::now() + PATIENCE).await?),
+            Some(slots) => Some(start::connect_slots(&rows, &slots, Instant::now() + PATIENCE).await?),
             None => None,
         };
         Ok(Self { rows, slots })

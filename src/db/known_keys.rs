@@ -121,7 +121,7 @@ impl Known {
                     format!("{name} holds a key that is retired"),
                     "take it out of the file or the configuration; `masq keys status` shows fingerprints",
                 )),
-                None => findings.push(other(&name)),
+                None => findings.push(unknown_recipient(&name)),
             }
         }
         findings
@@ -149,11 +149,22 @@ impl Known {
 }
 
 fn other(file: &str) -> Finding {
-    Finding::refused(
-        "keys",
-        format!("{file} is not the key with which this database was written"),
-        "point --keys at the right directory; with other keys equal values would no longer be equal",
-    )
+    let remedy = "point --keys at the right directory; with other keys equal values would no longer be equal";
+    Finding::refused("keys", not_known(file), remedy)
+}
+
+fn not_known(key: &str) -> String {
+    format!("{key} is not the key with which this database was written")
+}
+
+/// One may be added, with the reason on record.
+fn unknown_recipient(name: &str) -> Finding {
+    let remedy = if name.starts_with("arn:") {
+        format!("to have it open things here, too: masq keys rotate --recovery --add-kms {name}")
+    } else {
+        "point --keys at the right directory; to add a key: masq keys rotate --recovery --add FILE".to_owned()
+    };
+    Finding::refused("keys", not_known(name), remedy)
 }
 
 /// Only the first worker needs it.

@@ -13,6 +13,7 @@ mod explain;
 pub mod known_keys;
 pub mod migrations;
 pub mod roles;
+pub mod slots;
 pub mod sqlstate;
 pub mod targets;
 #[cfg(test)]

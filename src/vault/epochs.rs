@@ -45,7 +45,7 @@ const EPOCHS: usize = 1_000;
 
 /// Calls of KMS at the same time. More opens many epochs sooner; fewer stay below the limit that an account has for all
 /// its programs together (5,500 a second in the smaller regions).
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// Opens what was sealed in many epochs, the key of each once.
 ///

@@ -44,8 +44,10 @@ pub enum Remedy {
     RetiredRecipient,
     /// MQ013: look where the rotation stands.
     AnotherStep,
-    /// MQ014: take the recipient out of recovery.pub on every worker first.
+    /// MQ014: take the recipient out of recovery.pub, or out of the configuration, on every worker first.
     WorkersFirst,
+    /// MQ015: have it kept for as long as the policy says, or let the owner change that.
+    OwnersPolicy,
     /// Another code: the schema is a newer masq's.
     NewerMasq,
 }
@@ -75,6 +77,7 @@ impl Remedy {
             "012" => Self::RetiredRecipient,
             "013" => Self::AnotherStep,
             "014" => Self::WorkersFirst,
+            "015" => Self::OwnersPolicy,
             _ => Self::NewerMasq,
         })
     }
@@ -105,12 +108,18 @@ impl Remedy {
             }
             Self::ActiveKey => "put the file of the active key in the place of token.key: `masq keys status`",
             Self::Rewrap => {
-                "seal those epochs to another recipient first: masq keys rotate --recovery --identity recovery.key"
+                "seal those epochs to another recipient first: masq keys rotate --recovery --identity recovery.key, or --kms"
             }
-            Self::RetiredRecipient => "take the retired key out of recovery.pub and start the worker again",
+            Self::RetiredRecipient => {
+                "take the retired key out of recovery.pub, or out of [keys], and start the worker again"
+            }
             Self::AnotherStep => "somebody else may be at it: masq keys rotate --token says where things stand",
             Self::WorkersFirst => {
-                "take its line out of recovery.pub on every worker, start them again, and wait two minutes"
+                "take its line out of recovery.pub, or kms_epoch_key out of [keys], on every worker, start them again, and \
+                 wait two minutes"
+            }
+            Self::OwnersPolicy => {
+                "if less is to be kept, run `masq migrate` with this configuration as the schema's owner"
             }
             Self::NewerMasq => "use the masq that made this schema, or a newer one",
         }

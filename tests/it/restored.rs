@@ -10,7 +10,7 @@ use crate::{
         IP, WHY, backup, count, fetched, forget, forgotten, journal, loaded, readable, receipt as receipt_of, restored,
     },
     scene::Scene,
-    support::{Database, config_of, connector, login},
+    support::{Database, config_of, login},
 };
 
 fn replay(scene: &Scene, url: &str) -> (i32, String, String) {
@@ -87,8 +87,7 @@ async fn slots_elsewhere_go_first_and_the_same_command_finishes() {
     let config = config_of(&format!("[vault]\nslots_url = \"{}\"\n", slots.url));
     let scene = Scene::on(Database::create().await, config);
     loaded(&scene).await;
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-    assert_eq!(setup::slots(&connector(&slots.url), deadline, true).await.unwrap(), []);
+    assert_eq!(setup::slots(&slots.session().await, &scene.config, true).await.unwrap(), []);
     let old_slots = backup(&slots);
     let before = restored(&backup(&scene.database)).await;
     scene

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use masq::vault::retention::{Keep, keep};
+use masq::{
+    setup,
+    vault::retention::{Keep, keep},
+};
 
 use crate::{
     scene::Scene,
-    support::{Database, config_of, login},
+    support::{Database, config_of, connector, login},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -48,6 +51,7 @@ async fn age(rows: &Database, slots: &Database, days: u32) {
 
 async fn kept(rows: &Database, slots: Option<&Database>, what: Keep) {
     rows.execute("UPDATE masq.policy SET values_kept = '1 day', letters_kept = '1 day'").await;
+    slots.unwrap_or(rows).execute("UPDATE masq_slots.policy SET values_kept = '1 day'").await;
     let session = rows.session().await;
     let slots = match slots {
         Some(slots) => Some(slots.session().await),
@@ -176,9 +180,40 @@ async fn a_worker_cannot_have_less_kept_than_the_owner_says() {
     for what in [values(400), letters(400)] {
         assert_eq!(refused(what).await.as_deref(), Some("MQ015"), "it is for ever unless the owner says otherwise");
     }
-    scene.database.execute("UPDATE masq.policy SET values_kept = '90 days', letters_kept = '30 days'").await;
+    let says = config_of("[vault]\nretention = \"90d\"\n[dead_letters]\nretention = \"30d\"\n");
+    setup::database(&mut scene.database.session().await, &says, false).await.unwrap_or_else(|error| panic!("{error}"));
     for what in [values(89), letters(29)] {
         assert_eq!(refused(what).await.as_deref(), Some("MQ015"));
     }
     assert!(keep(&session, None, Keep { letters: Some(DAY * 30), ..values(90) }).await.is_ok());
+}
+
+#[tokio::test]
+async fn nor_slots_in_a_database_of_their_own() {
+    let (rows, slots) = (Database::create().await, Database::create().await);
+    let of = |retention: &str| config_of(&format!("[vault]\nslots_url = \"{}\"\n{retention}", slots.url));
+    let scene = Scene::on(rows, of(""));
+    loaded(&scene, "u", false).await;
+    assert_eq!(setup::slots(&slots.session().await, &scene.config, true).await.unwrap(), []);
+    age(&scene.database, &slots, 100).await;
+    let worker = connector(&slots.login("worker")).connect().await.unwrap();
+    let asked = async |ago: &str| {
+        let day = format!("(now() AT TIME ZONE 'UTC' - interval '{ago}')::date");
+        let done = worker.batch_execute(&format!("SELECT masq_slots.keep_slots({day}, '{{}}', 10)")).await;
+        let code = done.err().and_then(|error| error.code().map(|code| code.code().to_owned()));
+        (code.unwrap_or_default(), slots.query("SELECT count(*) FROM masq_slots.slots").await.remove(0))
+    };
+    let answer = |code: &str, left: &str| (code.to_owned(), left.to_owned());
+    assert_eq!(asked("400 days").await, answer("MQ015", "1"), "for ever unless the owner says otherwise");
+    setup::slots(&slots.session().await, &of("retention = \"250d\"\n"), false).await.unwrap();
+    for ago in ["60 days", "248 days", "-9 days"] {
+        assert_eq!(asked(ago).await, answer("MQ015", "1"), "{ago}");
+    }
+    assert_eq!(
+        asked("249 days").await,
+        answer("", "1"),
+        "another server's clock may be ahead, and gains nothing by it"
+    );
+    setup::slots(&slots.session().await, &of("retention = \"60d\"\n"), false).await.unwrap();
+    assert_eq!(asked("60 days").await, answer("", "0"));
 }

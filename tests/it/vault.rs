@@ -15,8 +15,9 @@ use masq::{
 use uuid::Uuid;
 
 use crate::{
+    forget::WHY,
     scene::Scene,
-    support::{Database, config_of, login},
+    support::{Database, config, config_of, finish, login, service},
 };
 
 /// A value that was opened: whose, in which field, behind which token.
@@ -132,4 +133,28 @@ async fn slots_may_lie_in_a_database_of_their_own() {
     let vault = open_all(&scene, &slots).await;
     assert_eq!(vault.len(), 8);
     assert_recoverable(&scene, &vault).await;
+}
+
+#[tokio::test]
+async fn slots_beside_the_rows_are_not_to_be_named() {
+    let database = Database::create().await;
+    let scene = Scene::on(database, config());
+    scene.prepare().await;
+    let keys = scene.keys.path();
+    let keys = keys.to_str().unwrap();
+    let file = format!("[database]\nurl = \"{0}\"\n[vault]\nslots_url = \"{0}\"\n", scene.database.url);
+    let file = format!("{file}erasures = {:?}\n", scene.keys.directory.path().join("erasures.jsonl"));
+    let path = scene.keys.directory.path().join("masq.toml");
+    std::fs::write(&path, file).unwrap();
+    let queue = ["--queue-url", "http://127.0.0.1:9/000000000000/login-queue", "--keys", keys];
+    let forget = [&["--keys", keys][..], &WHY, &["u"]].concat();
+    for (command, more) in [("run", &queue[..]), ("check", &queue), ("migrate", &[]), ("forget", &forget)] {
+        let arguments = [&["--config", path.to_str().unwrap(), command][..], more].concat();
+        let (exit, out, err) = finish(service(&arguments)).await;
+        let said = format!("{out}{err}");
+        let is_named = said.contains("slots_url in [vault] names the database that the rows are in")
+            && said.contains("leave slots_url out");
+        assert!(is_named && (exit == 78 || command == "check"), "{command} ends with {exit}: {said}");
+    }
+    assert_eq!(scene.database.query("SELECT values_kept FROM masq_slots.policy").await, ["NULL"]);
 }

@@ -141,7 +141,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 async fn online(config: &Config, audit: &mut Audit, context: &Context) -> Result<(), Failure> {
     let session = session(config).await?;
     let slots = match connect::slots(config)? {
-        Some(slots) => Some(start::connect(&slots, Instant::now() + PATIENCE).await?),
+        Some(slots) => Some(start::connect_slots(&session, &slots, Instant::now() + PATIENCE).await?),
         None => None,
     };
     read::begin(&session).await?;

@@ -143,7 +143,7 @@ async fn eraser(config: &Config, key: &SubjectKey) -> Result<Eraser, Failure> {
     let deadline = Instant::now() + PATIENCE;
     let rows = start::connect(&rows, deadline).await?;
     let slots = match slots {
-        Some(slots) => Some(start::connect(&slots, deadline).await?),
+        Some(slots) => Some(start::connect_slots(&rows, &slots, deadline).await?),
         None => None,
     };
     if !crate::vault::dead::are_kept(&rows).await? {

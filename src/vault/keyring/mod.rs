@@ -299,7 +299,7 @@ pub fn subject(dir: &Path) -> Result<SubjectKey, KeyError> {
 }
 
 /// No recipients where there is no file of them and none is needed.
-fn optional(recipients: Result<Vec<RecoveryPublic>, KeyError>, is_optional: bool) -> Result<Recipients, KeyError> {
+pub fn optional(recipients: Result<Vec<RecoveryPublic>, KeyError>, is_optional: bool) -> Result<Recipients, KeyError> {
     match recipients {
         Err(KeyError::Missing { .. } | KeyError::Lost { .. }) if is_optional => Ok(Recipients::default()),
         recipients => recipients.map(Recipients),
@@ -346,13 +346,17 @@ fn missing(dir: &Path, kind: Kind) -> KeyError {
     if others { KeyError::Lost { path } } else { KeyError::Missing { path } }
 }
 
-/// Puts these keys into `recovery.pub` in the place of those that are there. A reader finds the old file or the new one.
+/// Puts these keys into `recovery.pub` in the place of those that are there; if there are none, there is no such file any
+/// more. A reader finds the old file or the new one.
 ///
 /// # Errors
 /// If it cannot be written; then it is as it was.
 pub fn set_recipients(dir: &Path, keys: &[RecoveryPublic]) -> Result<(), KeyError> {
     let path = dir.join(Kind::RecoveryPublic.file());
     let unwritable = |source| KeyError::Unwritable { path: path.clone(), source };
+    if keys.is_empty() {
+        return fs::remove_file(&path).map_err(unwritable);
+    }
     let keys: Vec<Vec<u8>> = keys.iter().map(RecoveryPublic::to_bytes).collect();
     let beside = dir.join(".recovery.pub.new");
     drop(fs::remove_file(&beside)); // of an attempt that was cut off

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! recipient  SHA-256 of `masq/kms-key/v1` | 0x00 | the key's ARN
-//! wrapped    0x02 | the blob of GenerateDataKey
+//! wrapped    0x02 | the blob of GenerateDataKey, or of Encrypt for an epoch that began without KMS
 //! context    {"masq:use": "epoch", "masq:epoch": the epoch's id, "masq:started_at": its milliseconds since 1970}
 //! ```
 
@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{Context, KmsError, KmsKey, Wrapped};
 use crate::vault::{
@@ -60,10 +61,54 @@ impl EpochSource for KmsEpochs {
             let (made, Wrapped { blob, arn }) = key.make(&context(secret.id, now_ms)).await?;
             secret.key = made;
             let mut wraps = recipients.wrap(&secret, now_ms)?;
-            wraps.push(Wrap { recipient: recipient(&arn), wrapped: [&[KMS_FORMAT][..], &blob].concat() });
+            wraps.push(wrap(&arn, &blob));
             Ok(EpochKey::new(&secret, now_ms, wraps))
         })
     }
+}
+
+/// A key of KMS to which epochs are sealed that began before it was known: Encrypt, where a worker has GenerateDataKey.
+pub struct KmsRecipient(KmsKey);
+
+impl KmsRecipient {
+    /// With the key of this name, which is asked to wrap something at once: so its ARN becomes known, and a missing
+    /// permission.
+    ///
+    /// # Errors
+    /// Any [`KmsError`].
+    pub async fn new(key: KmsKey) -> Result<Self, KmsError> {
+        let Wrapped { arn, .. } = key.wrap(&[0; 32], &context(Uuid::nil(), 0)).await?;
+        Ok(Self(key.named(&arn)))
+    }
+
+    /// The same without a call, where the name is the ARN of a key itself: whoever has nothing to wrap needs no permission.
+    pub fn of_arn(key: &KmsKey) -> Option<Self> {
+        let is_arn = key.name().starts_with("arn:") && key.name().contains(":key/");
+        is_arn.then(|| Self(key.clone()))
+    }
+
+    /// Its ARN.
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// See [`recipient`].
+    pub fn fingerprint(&self) -> [u8; 32] {
+        recipient(self.0.name())
+    }
+
+    /// Seals the key of the epoch of this header.
+    ///
+    /// # Errors
+    /// Any [`KmsError`].
+    pub async fn wrap(&self, header: &EpochHeader, epoch_key: &[u8; 32]) -> Result<Wrap, KmsError> {
+        let Wrapped { blob, arn } = self.0.wrap(epoch_key, &context(header.id, header.started_at)).await?;
+        Ok(wrap(&arn, &blob))
+    }
+}
+
+fn wrap(arn: &str, blob: &[u8]) -> Wrap {
+    Wrap { recipient: recipient(arn), wrapped: [&[KMS_FORMAT][..], blob].concat() }
 }
 
 /// Has KMS open the keys of epochs.
@@ -91,14 +136,20 @@ impl KmsOpener {
     /// # Errors
     /// It is not sealed to this key, or was changed, or KMS does not do it.
     pub async fn open(&self, header: &EpochHeader) -> Result<OpenEpoch, EpochShut> {
+        Ok(OpenEpoch::with_key(header.id, &*self.unwrap(header).await?))
+    }
+
+    /// Opens the key of the epoch of this header, to seal it to another.
+    ///
+    /// # Errors
+    /// As [`KmsOpener::open`].
+    pub async fn unwrap(&self, header: &EpochHeader) -> Result<Zeroizing<[u8; 32]>, EpochShut> {
         let context = context(header.id, header.started_at);
         for wrap in &header.wraps {
             let Some((&KMS_FORMAT, blob)) = wrap.wrapped.split_first() else { continue };
             match self.0.open(blob, &context).await {
                 // KMS says with which key it opened; that is the one that the header names, unless somebody changed it.
-                Ok((key, arn)) if recipient(&arn) == wrap.recipient => {
-                    return Ok(OpenEpoch::with_key(header.id, &key));
-                }
+                Ok((key, arn)) if recipient(&arn) == wrap.recipient => return Ok(key),
                 Ok(_) | Err(KmsError::Tampered { .. }) => return Err(OpenError::Tampered.into()),
                 Err(KmsError::OtherKey { .. }) => {}
                 Err(error) => return Err(error.into()),

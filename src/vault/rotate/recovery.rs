@@ -1,18 +1,22 @@
-//! Recovery recipients: epochs sealed to one more key, or to one less. No entry is touched, for entries are sealed under
+//! Recovery recipients: epochs sealed to one more key, of a file or of AWS KMS, or to one less. No entry is touched, for entries are sealed under
 //! keys of epochs.
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
 };
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{RotateError, Rotation};
 use crate::{
     db::{DbError, Session},
     vault::{
         backend::random,
-        epochs,
+        epochs::{self, AT_ONCE},
+        keyfile::KeyError,
+        kms::epochs::{EpochShut, KmsOpener, KmsRecipient},
         recovery::{RecoveryKey, RecoveryPublic},
         seal::{EpochHeader, OpenError, Wrap, header_digest, unwrap},
     },
@@ -43,13 +47,12 @@ pub async fn recipients(session: &Session) -> Result<Vec<Recipient>, DbError> {
     rows.iter().map(recipient).collect::<Result<_, _>>().map_err(failed)
 }
 
-/// Lets workers seal to this key. Answers whether they could not before.
+/// Lets workers seal to the key with this fingerprint. Answers whether they could not before.
 ///
 /// # Errors
 /// If the database fails.
-pub async fn add(rotation: &mut Rotation<'_>, recipient: &RecoveryPublic) -> Result<bool, DbError> {
+pub async fn add(rotation: &mut Rotation<'_>, fingerprint: &[u8; 32]) -> Result<bool, DbError> {
     let doing = "adding the recovery key";
-    let fingerprint = recipient.fingerprint();
     let fingerprint = fingerprint.as_slice();
     let rest: [(&(dyn ToSql + Sync), Type); 1] = [(&fingerprint, Type::BYTEA)];
     let row = rotation.call_one(doing, "SELECT masq.add_recipient($1, $2)", &rest).await?;
@@ -78,10 +81,61 @@ pub struct Tally {
     pub tampered: u64,
 }
 
+/// To whom epochs are to be sealed.
+pub struct Recipients {
+    /// Recovery keys.
+    pub files: Vec<RecoveryPublic>,
+    /// A key of AWS KMS.
+    pub kms: Option<KmsRecipient>,
+}
+
+impl Recipients {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.files.len() + usize::from(self.kms.is_some())
+    }
+
+    fn fingerprints(&self) -> Vec<Vec<u8>> {
+        let files = self.files.iter().map(RecoveryPublic::fingerprint);
+        files.chain(self.kms.as_ref().map(KmsRecipient::fingerprint)).map(|print| print.to_vec()).collect()
+    }
+
+    /// Seals an epoch's key to those that it is not sealed to yet.
+    async fn wrap(&self, header: &EpochHeader, key: &[u8; 32]) -> Result<Vec<(Uuid, Wrap)>, KeyError> {
+        let lacks = |fingerprint: [u8; 32]| header.wraps.iter().all(|wrap| wrap.recipient != fingerprint);
+        let digest = header_digest(header.id, header.started_at);
+        let mut wraps = Vec::new();
+        for public in self.files.iter().filter(|public| lacks(public.fingerprint())) {
+            wraps.push((header.id, Wrap::new(public, key, &digest, &*random()?)));
+        }
+        if let Some(kms) = self.kms.as_ref().filter(|kms| lacks(kms.fingerprint())) {
+            wraps.push((header.id, kms.wrap(header, key).await?));
+        }
+        Ok(wraps)
+    }
+}
+
+/// Who opens epochs, for them to be sealed to others.
+pub enum Identity {
+    /// A recovery key.
+    File(Box<RecoveryKey>),
+    /// A key of AWS KMS.
+    Kms(KmsOpener),
+}
+
+impl Identity {
+    async fn unwrap(&self, header: &EpochHeader) -> Result<Zeroizing<[u8; 32]>, EpochShut> {
+        match self {
+            Self::File(key) => Ok(unwrap(key, header)?),
+            Self::Kms(kms) => kms.unwrap(header).await,
+        }
+    }
+}
+
 /// Epochs on their way to further recipients.
 pub struct Rewrap<'a> {
-    identity: &'a RecoveryKey,
-    recipients: &'a [RecoveryPublic],
+    identity: &'a Identity,
+    recipients: &'a Recipients,
     after: Option<Uuid>,
     /// How many there were to be done at first.
     pub epochs: u64,
@@ -92,12 +146,8 @@ impl<'a> Rewrap<'a> {
     ///
     /// # Errors
     /// If they cannot be counted.
-    pub async fn new(
-        session: &Session,
-        identity: &'a RecoveryKey,
-        recipients: &'a [RecoveryPublic],
-    ) -> Result<Self, DbError> {
-        let fingerprints: Vec<_> = recipients.iter().map(|recipient| recipient.fingerprint().to_vec()).collect();
+    pub async fn new(session: &Session, identity: &'a Identity, recipients: &'a Recipients) -> Result<Self, DbError> {
+        let fingerprints = recipients.fingerprints();
         let count = "SELECT masq.count_unwrapped($1)";
         let count = session.query_typed_one(count, &[(&fingerprints, Type::BYTEA_ARRAY)]).await;
         let epochs = count.and_then(|row| row.try_get::<_, i64>(0));
@@ -116,36 +166,29 @@ impl<'a> Rewrap<'a> {
             return Ok(None);
         }
         let mut tally = Tally::default();
-        let mut wraps = Vec::new();
-        for header in &headers {
-            match unwrap(self.identity, header) {
-                Ok(key) => {
-                    let digest = header_digest(header.id, header.started_at);
-                    for recipient in self.lacking(header) {
-                        wraps.push((header.id, Wrap::new(recipient, &key, &digest, &*random()?)));
-                    }
-                    tally.sealed += 1;
-                }
-                Err(OpenError::WrongKey { .. } | OpenError::Kms) => tally.locked += 1,
-                Err(OpenError::Tampered | OpenError::UnknownFormat(_)) => tally.tampered += 1,
+        let mut opened = Vec::new();
+        // KMS takes its time for each, and takes many side by side.
+        let opening = headers.iter().map(async |header| (header, self.identity.unwrap(header).await));
+        let mut opening = stream::iter(opening).buffered(AT_ONCE);
+        while let Some((header, key)) = opening.next().await {
+            match key {
+                Ok(key) => opened.push((header, key)),
+                Err(EpochShut::Epoch(OpenError::WrongKey { .. } | OpenError::Kms)) => tally.locked += 1,
+                Err(EpochShut::Epoch(OpenError::Tampered | OpenError::UnknownFormat(_))) => tally.tampered += 1,
+                Err(EpochShut::Kms(error)) => return Err(KeyError::from(error).into()),
             }
         }
-        write(rotation, &wraps).await?;
+        tally.sealed = opened.len() as u64;
+        let wrapping = opened.iter().map(|(header, key)| self.recipients.wrap(header, key));
+        let wraps: Vec<_> = stream::iter(wrapping).buffered(AT_ONCE).try_collect().await?;
+        write(rotation, &wraps.concat()).await?;
         Ok(Some(tally))
-    }
-
-    fn lacking(&self, header: &EpochHeader) -> impl Iterator<Item = &'a RecoveryPublic> {
-        let has = |recipient: &&RecoveryPublic| {
-            let fingerprint = recipient.fingerprint();
-            header.wraps.iter().any(|wrap| wrap.recipient == fingerprint)
-        };
-        self.recipients.iter().filter(move |recipient| !has(recipient))
     }
 
     async fn fetch(&self, rotation: &mut Rotation<'_>) -> Result<Vec<EpochHeader>, DbError> {
         const FETCH: &str = "SELECT epoch, started_at, held_by, wrapped FROM masq.fetch_unwrapped($1, $2, $3, $4)";
         let doing = "reading the epochs";
-        let fingerprints: Vec<_> = self.recipients.iter().map(|recipient| recipient.fingerprint().to_vec()).collect();
+        let fingerprints = self.recipients.fingerprints();
         let rest: [(&(dyn ToSql + Sync), Type); 3] =
             [(&fingerprints, Type::BYTEA_ARRAY), (&self.after, Type::UUID), (&PAGE, Type::INT4)];
         let rows = rotation.call(doing, FETCH, &rest).await?;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     scene::Scene,
-    support::{Database, Keys, config_of, login, masq},
+    support::{Database, Keys, config_of, finish, login, masq, python},
 };
 
 /// A database with a log, the keys it was written with, and a directory with what was taken out of it.
@@ -150,6 +150,46 @@ async fn a_log_is_whole_here_and_in_a_file_and_its_hashes_are_those_of_sql() {
         "neither database nor keys are needed: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// `tests/verify_log.py` shares no code with masq.
+#[tokio::test]
+async fn a_stranger_verifies_it_without_masq() {
+    let log = Log::create().await;
+    log.sign();
+    log.ask().await;
+    log.sign();
+    let (_, exported, _) = log.audit(&["list", "--json"]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/verify_log.py");
+    let key = log.keys.path().join("audit.pub");
+    let verify = async |exported: &str, checkpoints: &str| {
+        std::fs::write(log.path("log.jsonl"), exported).unwrap();
+        std::fs::write(log.path("signed"), checkpoints).unwrap();
+        let mut command = tokio::process::Command::new(python());
+        command.arg(script).arg(log.path("log.jsonl")).arg(&key).arg(log.path("signed"));
+        let (code, out, said) = finish(command).await;
+        (code, out + &said)
+    };
+    let checkpoints = std::fs::read_to_string(log.path("checkpoints")).unwrap();
+    let cut_off = format!("{}{checkpoints}", &checkpoints[..60]);
+    let size = log.size().await;
+    for checkpoints in [&checkpoints, &cut_off] {
+        assert_eq!(verify(&exported, checkpoints).await, (0, format!("whole: {size} entries, 2 checkpoints\n")));
+    }
+    let lines: Vec<&str> = exported.lines().collect();
+    let last = lines.len() - 1;
+    for (changed, word) in [
+        (exported.replace(r#"shown\": 0"#, r#"shown\": 1"#), "was changed"),
+        (exported.replace(r#"["01",null,""]"#, r#"["01","",""]"#), "was changed"),
+        (exported.replace(lines[2], ""), "where entry 3 should be"),
+        (lines[..last].join("\n"), "not the one of which a checkpoint"),
+    ] {
+        assert_ne!(changed, exported, "{word}");
+        let (code, said) = verify(&changed, &checkpoints).await;
+        assert!(code == 1 && said.contains(word), "{word}: {said}");
+    }
+    let (code, said) = verify(&exported, &checkpoints.replace(&format!("\n{size}\n"), "\n1\n")).await;
+    assert!(code == 1 && said.contains("not what this key has signed"), "{said}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! AWS KMS: the whole way from `masq keys new` to an opened dead letter, against a KMS of our own that knows permissions
-//! ([`stand_in`]); the same bytes against moto and boto3 ([`boto3`]); and a worker whose KMS is away ([`outage`]).
+//! ([`stand_in`]), also for a database that began without one ([`added`]); the same bytes against moto and boto3 ([`boto3`]); and a worker whose KMS is away ([`outage`]).
 
+mod added;
 mod boto3;
 mod outage;
 mod stand_in;

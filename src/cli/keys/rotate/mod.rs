@@ -33,13 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// The token key, one call a step: it makes the next key, which you copy to every worker; lets it make the tokens; and, with
 /// the recovery key, gives every entry of the vault and every row its new token. Meanwhile the view <TABLE>_bridged has the
-/// new tokens throughout. The recovery key: --add or --new another one, which you copy to every worker; seal all epochs to it
-/// with --identity; then --retire the old one.
+/// new tokens throughout. The recovery key: --add or --new another one, which you copy to every worker, or --add-kms one of
+/// AWS KMS; seal all epochs to it with --identity; then --retire the old one.
 ///
 /// Whatever is interrupted, the same command goes on with the rest.
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["token", "recovery"]),
-          group = ArgGroup::new("how").args(["add", "new", "retire", "identity"]), after_help = "Examples:
+          group = ArgGroup::new("how").args(["add", "add_kms", "new", "retire", "identity", "kms"]), after_help = "Examples:
   masq keys rotate --token --reason \"yearly rotation, ticket 4711\"
   masq keys rotate --token --reason \"yearly rotation, ticket 4711\" --identity /media/usb/recovery.key
   masq keys rotate --token --emergency --reason \"laptop with token.key stolen\" --identity /media/usb/recovery.key
@@ -56,6 +56,9 @@ pub(super) struct Args {
     /// Seal to the recovery keys in this recovery.pub, too
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     add: Option<PathBuf>,
+    /// Have this key of AWS KMS open what is sealed, too: named by its ARN, its id or an alias
+    #[arg(long, value_name = "KEY", conflicts_with = "token")]
+    add_kms: Option<String>,
     /// Make a new recovery key in this directory and seal to it, too
     #[arg(long, value_name = "DIR", conflicts_with = "token")]
     new: Option<PathBuf>,
@@ -68,6 +71,9 @@ pub(super) struct Args {
     /// Open what has to be opened with the recovery key in this file
     #[arg(long, value_name = "FILE", required_if_eq("emergency", "true"))]
     identity: Option<PathBuf>,
+    /// Have AWS KMS open what has to be opened: the key named here, or else by kms_epoch_key in [keys]
+    #[arg(long, value_name = "KEY", num_args = 0..=1, require_equals = true, conflicts_with = "token")]
+    kms: Option<Option<String>>,
     #[command(flatten)]
     passphrase: Passphrase,
     /// Do all steps at once, for the token key has leaked: workers wait until they have the new one, what cannot be given a
