@@ -16,7 +16,7 @@ use crate::{
         ConnectError, Connector, DbError, Session,
         catalog::Table,
         examine::{self, Examined},
-        known_keys, migrations, slots, targets,
+        known_keys, slots, targets,
     },
     metrics::Metrics,
     pipeline::{Status, Worker, decode::Decoder, mask::Masker, now_ms, receive::Intake, value::Limits},

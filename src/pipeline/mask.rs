@@ -45,7 +45,7 @@ struct Masked {
 /// What is done to the values of a column.
 enum Action {
     Plain,
-    Token { domain: String, key: DomainKey },
+    Token { domain: String, key: Box<DomainKey> },
     Sha256,
     Prefix,
     Redact,
@@ -63,7 +63,7 @@ impl Masker {
             Ok(match &column.mask {
                 None => Action::Plain,
                 Some(Mask::Hmac { domain }) => {
-                    Action::Token { domain: domain.clone(), key: keys.token.domain(domain)? }
+                    Action::Token { domain: domain.clone(), key: Box::new(keys.token.domain(domain)?) }
                 }
                 Some(Mask::Sha256) => Action::Sha256,
                 Some(Mask::Prefix) => Action::Prefix,
@@ -108,7 +108,7 @@ impl Masker {
     pub fn use_keys(&mut self, keys: KeyRing) -> Result<(), TooLong> {
         for Masked { action, .. } in &mut self.columns {
             if let Action::Token { domain, key } = action {
-                *key = keys.token.domain(domain)?;
+                **key = keys.token.domain(domain)?;
             }
         }
         self.keys = Arc::new(keys);

@@ -16,7 +16,8 @@ const INITIAL: [u32; 8] =
 /// A key, and what all its messages begin with.
 pub(super) struct Mac {
     inner: Sha256,
-    outer: Sha256,
+    /// After the key's block.
+    outer: [u32; 8],
 }
 
 impl Mac {
@@ -31,7 +32,7 @@ impl Mac {
             hash.length = BLOCK as u64;
             hash
         };
-        Self { inner: padded(0x36), outer: padded(0x5c) }
+        Self { inner: padded(0x36), outer: padded(0x5c).state }
     }
 
     /// The same for messages that begin with these bytes, after what they begin with already.
@@ -44,7 +45,7 @@ impl Mac {
     pub(super) fn tag(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut inner = self.inner.clone();
         parts.iter().for_each(|part| inner.update(part));
-        let mut outer = self.outer.clone();
+        let mut outer = Sha256 { state: self.outer, block: [0; BLOCK], length: BLOCK as u64 };
         outer.update(&inner.finish());
         outer.finish()
     }
@@ -95,6 +96,12 @@ impl Sha256 {
         let mut digest = [0; 32];
         digest.chunks_exact_mut(4).zip(self.state).for_each(|(bytes, word)| bytes.copy_from_slice(&word.to_be_bytes()));
         digest
+    }
+}
+
+impl Drop for Mac {
+    fn drop(&mut self) {
+        self.outer.zeroize();
     }
 }
 
