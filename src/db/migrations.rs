@@ -80,7 +80,11 @@ impl Schema {
     pub async fn applied(&self, session: &Session) -> Result<usize, DbError> {
         let (name, known) = (self.name, self.migrations.len());
         let failed = |error| DbError::new("reading which migrations the database has", &error);
-        let there = format!("SELECT to_regclass('{name}.migrations') IS NOT NULL");
+        // Not `to_regclass`: it may go by what this session looked up before another one migrated.
+        let there = format!(
+            "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \
+             WHERE nspname = '{name}' AND relname = 'migrations')"
+        );
         let there = session.query_typed_one(&there, &[]).await;
         if !there.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed)? {
             return Ok(0);

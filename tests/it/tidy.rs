@@ -34,6 +34,8 @@ const PURE: &[&str] = &[
     "sink/copy",
     "vault/token",
     "vault/seal",
+    "vault/mac",
+    "vault/sealer",
     "vault/recovery",
     "vault/audit/checkpoint",
     "vault/audit/epochs",
