@@ -16,7 +16,10 @@ use aws_credential_types::{
 use aws_smithy_runtime_api::client::{identity::Identity, result::ConnectorError};
 use tokio::sync::Mutex;
 
-use super::error::{AwsError, causes};
+use super::{
+    error::{AwsError, causes},
+    sigv4::DaysKey,
+};
 
 /// How long before their end credentials are renewed. Earlier bears a longer outage of what gives them; later asks less
 /// often. Metadata services hand out new ones about five minutes before the end.
@@ -31,8 +34,21 @@ const FETCH: Duration = Duration::from_secs(30);
 /// Credentials and when to renew them.
 pub(super) struct Snapshot {
     pub(super) identity: Identity,
+    pub(super) days_key: DaysKey,
     expires: Option<SystemTime>,
     renew_at: Option<SystemTime>,
+}
+
+impl Snapshot {
+    fn new(identity: Identity, expires: Option<SystemTime>, renew_at: Option<SystemTime>) -> Self {
+        Self { identity, days_key: DaysKey::default(), expires, renew_at }
+    }
+
+    /// Credentials that last.
+    #[cfg(test)]
+    pub(super) fn of(keys: Keys) -> Self {
+        Self::new(keys.into(), None, None)
+    }
 }
 
 /// The credentials of one client.
@@ -87,7 +103,7 @@ impl Credentials {
             Err(error) => {
                 tracing::warn!(%error, "AWS credentials could not be renewed; the old ones still hold");
                 let renew_at = now.checked_add(RENEW_AGAIN);
-                Snapshot { identity: old.identity.clone(), expires: old.expires, renew_at }
+                Snapshot::new(old.identity.clone(), old.expires, renew_at)
             }
         };
         self.keep(next)
@@ -110,7 +126,7 @@ impl Credentials {
             let left = end.duration_since(now).unwrap_or_default();
             end - RENEW_BEFORE.min(left / 4)
         });
-        Ok(Snapshot { identity: keys.into(), expires, renew_at })
+        Ok(Snapshot::new(keys.into(), expires, renew_at))
     }
 
     fn explain(&self, error: &CredentialsError) -> AwsError {
@@ -234,7 +250,7 @@ mod tests {
     fn make_due(credentials: &Credentials) {
         let kept = credentials.kept().unwrap();
         let renew_at = Some(SystemTime::now());
-        credentials.keep(Snapshot { identity: kept.identity.clone(), expires: kept.expires, renew_at });
+        credentials.keep(Snapshot::new(kept.identity.clone(), kept.expires, renew_at));
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 mod http;
 mod sign;
+mod sigv4;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::time::SystemTime;
 
+use aws_credential_types::Credentials;
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
@@ -11,12 +12,18 @@ use aws_sigv4::{
 use bytes::Bytes;
 use hyper::{
     Method, Request as HttpRequest, Uri,
-    header::{CONTENT_TYPE, HeaderValue, USER_AGENT},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
+    http::uri::PathAndQuery,
 };
 
-use super::{AwsError, Service, credentials::Snapshot};
+use super::{
+    AwsError, Service,
+    credentials::Snapshot,
+    sigv4::{self, Post},
+};
 
 const TARGET: &str = "x-amz-target";
+const CONTENT_TYPE_NAME: &str = "content-type";
 
 /// What a request says besides its body.
 pub(super) struct Request<'a> {
@@ -29,13 +36,61 @@ pub(super) struct Request<'a> {
 impl Request<'_> {
     /// The request, signed by these credentials at this time; a session token goes in as `x-amz-security-token`.
     pub(super) fn sign(&self, body: Bytes, by: &Snapshot, at: SystemTime) -> Result<HttpRequest<Bytes>, AwsError> {
-        let odd = |e: &dyn std::error::Error| AwsError::Configuration(format!("the request cannot be signed: {e}"));
         let target = format!("{}.{}", self.service.target, self.action);
-        let signed_headers =
-            [(CONTENT_TYPE.as_str(), self.service.content_type), (TARGET, target.as_str())].into_iter();
-        let signable =
-            SignableRequest::new("POST", self.endpoint.to_string(), signed_headers, SignableBody::Bytes(&body))
-                .map_err(|e| odd(&e))?;
+        let mut request = HttpRequest::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.endpoint.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.service.content_type));
+        headers.insert(TARGET, HeaderValue::try_from(&target).map_err(|e| odd(&e))?);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        match (self.endpoint.path_and_query().map(PathAndQuery::as_str), by.identity.data::<Credentials>()) {
+            (Some("/"), Some(keys)) => self.sign_post(&mut request, &target, keys, by, at)?,
+            _ => self.sign_any(&mut request, &target, by, at)?,
+        }
+        Ok(request)
+    }
+
+    fn sign_post(
+        &self,
+        request: &mut HttpRequest<Bytes>,
+        target: &str,
+        keys: &Credentials,
+        by: &Snapshot,
+        at: SystemTime,
+    ) -> Result<(), AwsError> {
+        let date = sigv4::date(at.into());
+        let host = host(self.endpoint);
+        let mut headers = vec![(CONTENT_TYPE_NAME, self.service.content_type), ("host", host), (TARGET, target)];
+        let mut post = Post { region: self.region, service: self.service.name, headers: &mut headers };
+        let authorization = by.days_key.authorize(&mut post, request.body(), &date, keys);
+
+        let secret = |value: &str| {
+            let mut value = HeaderValue::try_from(value).map_err(|e| odd(&e))?;
+            value.set_sensitive(true);
+            Ok(value)
+        };
+        let authorization = secret(&authorization)?;
+        let token = keys.session_token().map(secret).transpose()?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::try_from(host).map_err(|e| odd(&e))?);
+        headers.insert("x-amz-date", HeaderValue::try_from(date).map_err(|e| odd(&e))?);
+        headers.insert(AUTHORIZATION, authorization);
+        headers.extend(token.map(|token| (HeaderName::from_static("x-amz-security-token"), token)));
+        Ok(())
+    }
+
+    /// The same in the general way, for an endpoint that has a path.
+    fn sign_any(
+        &self,
+        request: &mut HttpRequest<Bytes>,
+        target: &str,
+        by: &Snapshot,
+        at: SystemTime,
+    ) -> Result<(), AwsError> {
+        let signed_headers = [(CONTENT_TYPE.as_str(), self.service.content_type), (TARGET, target)].into_iter();
+        let body = SignableBody::Bytes(request.body());
+        let signable = SignableRequest::new("POST", self.endpoint.to_string(), signed_headers, body);
         let params = v4::SigningParams::builder()
             .identity(&by.identity)
             .region(self.region)
@@ -45,18 +100,90 @@ impl Request<'_> {
             .build()
             .map_err(|e| odd(&e))?
             .into();
-        let (instructions, _signature) = sign(signable, &params).map_err(|e| odd(&e))?.into_parts();
+        let signed = sign(signable.map_err(|e| odd(&e))?, &params).map_err(|e| odd(&e))?;
+        signed.into_parts().0.apply_to_request_http1x(request);
+        Ok(())
+    }
+}
 
-        let mut request = HttpRequest::new(body);
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.endpoint.clone();
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.service.content_type));
-        headers.insert(TARGET, HeaderValue::try_from(target).map_err(|e| odd(&e))?);
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        instructions.apply_to_request_http1x(&mut request);
-        Ok(request)
+fn odd(error: &dyn std::error::Error) -> AwsError {
+    AwsError::Configuration(format!("the request cannot be signed: {error}"))
+}
+
+/// What stands in the `Host` header: without the port if it is the scheme's own.
+fn host(endpoint: &Uri) -> &str {
+    match (endpoint.scheme_str(), endpoint.port_u16()) {
+        (Some("http"), Some(80)) | (Some("https"), Some(443)) | (_, None) => endpoint.host().unwrap_or_default(),
+        _ => endpoint.authority().map_or("", |authority| authority.as_str()),
     }
 }
 
 const AGENT: &str = concat!("masq/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SERVICE: Service = Service {
+        name: "sqs",
+        target: "AmazonSQS",
+        content_type: "application/x-amz-json-1.0",
+        endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+    };
+
+    /// The headers of a request, signed in both ways.
+    fn both(endpoint: &str, region: &str, keys: Credentials, body: &str, at: SystemTime) -> [Vec<(String, String)>; 2] {
+        let endpoint: Uri = endpoint.parse().unwrap();
+        let what = Request { service: &SERVICE, action: "ReceiveMessage", region, endpoint: &endpoint };
+        let by = Snapshot::of(keys.clone());
+        let target = "AmazonSQS.ReceiveMessage";
+        [true, false].map(|ours| {
+            let mut request = HttpRequest::new(Bytes::from(body.to_owned()));
+            if ours {
+                what.sign_post(&mut request, target, &keys, &by, at).unwrap();
+                request.headers_mut().remove(HOST); // signed by the crate too, and then left to the HTTP client
+            } else {
+                what.sign_any(&mut request, target, &by, at).unwrap();
+            }
+            let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+            let mut headers: Vec<_> =
+                request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+            headers.sort();
+            headers
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn signature_is_what_the_crate_says(
+            port in prop_oneof![Just(String::new()), Just(":80".to_owned()), Just(":443".to_owned()), Just(":4566".to_owned())],
+            scheme in prop_oneof![Just("http"), Just("https")],
+            region in "[a-z]{2}-[a-z]{4,9}-[0-9]",
+            (id, secret, token) in ("[A-Z0-9]{16,20}", "[A-Za-z0-9/+]{1,90}", prop::option::of("[A-Za-z0-9/+=]{1,300}")),
+            body in ".{0,400}",
+            seconds in 0..4_000_000_000_u64,
+        ) {
+            let keys = Credentials::new(id, secret, token, None, "test");
+            let at = UNIX_EPOCH + Duration::from_secs(seconds);
+            let [ours, theirs] = both(&format!("{scheme}://sqs.example.com{port}/"), &region, keys, &body, at);
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+
+    #[test]
+    fn key_of_a_day_is_not_used_on_the_next() {
+        let by = Snapshot::of(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"));
+        let endpoint = Uri::from_static("https://sqs.eu-west-1.amazonaws.com/");
+        let what = Request { service: &SERVICE, action: "ReceiveMessage", region: "eu-west-1", endpoint: &endpoint };
+        for day in [0, 0, 1, 0] {
+            let at = UNIX_EPOCH + Duration::from_secs(day * 86_400);
+            let fresh = Snapshot::of(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"));
+            let sign = |by| what.sign(Bytes::from_static(b"{}"), by, at).unwrap().headers()[AUTHORIZATION].clone();
+            assert_eq!(sign(&by), sign(&fresh));
+        }
+    }
+}
