@@ -60,6 +60,9 @@ pub struct Erasure {
     pub number: Option<i64>,
 }
 
+/// How every line begins.
+const BEGINNING: &[u8] = b"{\"erasure\":\"";
+
 /// The file, held so that nobody else writes there.
 pub struct Journal {
     path: PathBuf,
@@ -102,6 +105,10 @@ impl Journal {
     /// It cannot be used, somebody else uses it, or it is none.
     pub fn open(path: &Path, create: bool) -> Result<Self, JournalError> {
         let failed = |source| JournalError::File { path: path.to_owned(), source };
+        // A pipe would never open, and a device never end.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "that is no regular file")));
+        }
         let opened = OpenOptions::new().read(true).append(true).create(create).mode(0o600).open(path);
         let mut file = opened.map_err(failed)?;
         file.try_lock().map_err(|error| match error {
@@ -110,17 +117,24 @@ impl Journal {
         })?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
-        // A line without its end was being written when the machine stopped: nothing had been done for it.
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        if whole < text.len() {
-            file.set_len(whole as u64).map_err(failed)?;
-        }
         let mut journal = Self { path: path.to_owned(), file, erasures: Vec::new() };
         let lines = text[..whole].split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         for (index, line) in lines {
             let malformed = || JournalError::Malformed { path: path.to_owned(), line: index + 1 };
             let line = serde_json::from_slice(line).map_err(|_| malformed())?;
             journal.read(&line).ok_or_else(malformed)?;
+        }
+        // A line without its end was being written when the machine stopped: nothing had been done for it. Anything else is
+        // somebody's file, and stays as it is.
+        let cut = &text[whole..];
+        if !cut.is_empty() {
+            let begun = cut.len().min(BEGINNING.len());
+            if cut[..begun] != BEGINNING[..begun] {
+                let line = text[..whole].split(|byte| *byte == b'\n').count();
+                return Err(JournalError::Malformed { path: path.to_owned(), line });
+            }
+            journal.file.set_len(whole as u64).map_err(failed)?;
         }
         journal.sync_directory()?;
         Ok(journal)
@@ -252,6 +266,33 @@ mod tests {
         for wrong in ["{}\n".to_owned(), whole.replace("07", "0x"), whole.replace("asked", "said"), whole.repeat(2)] {
             std::fs::write(&path, wrong).unwrap();
             assert!(matches!(Journal::open(&path, true), Err(JournalError::Malformed { .. })));
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_of_erasures_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes");
+        let mut journal = Journal::open(&path, true).unwrap();
+        journal.write(&erasure(1, None)).unwrap();
+        drop(journal);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let cases = [
+            (String::new(), "notes, without an end", 1),
+            (whole.clone(), "mine", 2),
+            ("one\n".to_owned(), &whole[..20], 1),
+        ];
+        for (before, tail, at) in cases {
+            let theirs = before + tail;
+            std::fs::write(&path, &theirs).unwrap();
+            assert!(
+                matches!(Journal::open(&path, true), Err(JournalError::Malformed { line, .. }) if line == at),
+                "{theirs}"
+            );
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), theirs);
+        }
+        for never_ends in [Path::new("/dev/full"), dir.path()] {
+            assert!(matches!(Journal::open(never_ends, true), Err(JournalError::File { .. })));
         }
     }
 }
