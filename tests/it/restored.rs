@@ -32,6 +32,18 @@ async fn a_restored_database_is_shut_until_erasures_are_replayed() {
     let (code, _, err) = forget(&scene, &database.url, &[&WHY[..], &["-"]].concat(), "v");
     assert!(code == 78 && err.contains("--replay"), "{err}");
 
+    let file = scene.keys.directory.path().join("erasures.jsonl");
+    let whole = journal(&scene);
+    std::fs::write(&file, "").unwrap();
+    let (code, _, err) = replay(&scene, &database.url);
+    assert!(code == 78 && err.contains("lacks erasure 1"), "{err}");
+    assert_eq!(
+        (journal(&scene).as_str(), fetched(&database).await),
+        ("", Err("MQ007".to_owned())),
+        "and it stays shut"
+    );
+    std::fs::write(&file, whole).unwrap();
+
     let replayed = receipt_of(replay(&scene, &database.url));
     assert_eq!(
         (&replayed["erased_again"], &replayed["rows"], &replayed["was_shut"]),

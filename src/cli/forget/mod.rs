@@ -245,6 +245,10 @@ fn failure(error: EraseError) -> Failure {
         EraseError::WrongKey => Failure::of(Exit::Config, &error)
             .hint("point --keys at the right directory: with another key nobody would be found"),
         EraseError::Foreign { .. } => Failure::of(Exit::Config, &error).hint("name the file of this database"),
+        EraseError::Old { .. } => Failure::of(Exit::Config, &error).hint(
+            "name the file itself. Where it is lost nobody can say who else was erased since the backup; the owner of the \
+             schema may open the vault all the same: UPDATE masq.home SET identity = masq.identity()",
+        ),
         error => Failure::of(Exit::Config, &error),
     }
 }

@@ -69,6 +69,12 @@ pub enum EraseError {
         /// Its number.
         number: i64,
     },
+    /// The file is a copy from before, or the wrong one.
+    #[error("the file of erasures lacks erasure {number}, which this database knows: it is an old copy, or none of it")]
+    Old {
+        /// Its number.
+        number: i64,
+    },
     /// With another key nobody would be found.
     #[error("subject.key is not the key with which this database was written")]
     WrongKey,

@@ -38,6 +38,10 @@ impl Eraser {
         subjects: &SubjectKey,
         journal: &mut Journal,
     ) -> Result<Replayed, EraseError> {
+        // Before the file is given what the database knows: it would look complete.
+        if let Some(number) = lacking(journal.erasures(), &self.known().await?) {
+            return Err(EraseError::Old { number });
+        }
         let known = self.catch_up(journal).await?;
         let missing = missing(journal.erasures(), &known)?;
         let was_shut = !self.are_home().await?;
@@ -145,6 +149,13 @@ impl Eraser {
     }
 }
 
+/// The first erasure that the database knows and the file does not. A file that lacks one may lack later ones, too, which
+/// nobody would ever do again.
+fn lacking(file: &[Erasure], known: &[Erasure]) -> Option<i64> {
+    let is_there = |known: &Erasure| file.iter().any(|there| there.key == known.key || there.number == known.number);
+    known.iter().filter(|known| !is_there(known)).filter_map(|known| known.number).min()
+}
+
 /// What the file has and the database has not, by number; then what was begun, which gets the next numbers.
 fn missing(file: &[Erasure], known: &[Erasure]) -> Result<Vec<Erasure>, EraseError> {
     let mut missing: Vec<Erasure> =
@@ -174,6 +185,9 @@ mod tests {
         let order = |missing: Vec<Erasure>| missing.iter().map(|erasure| erasure.key.as_u128()).collect::<Vec<_>>();
         assert_eq!(order(missing(&file, &file[..1]).unwrap()), [2, 3, 9]);
         assert_eq!(order(missing(&file, &[]).unwrap()), [1, 2, 3, 9]);
+        assert_eq!(lacking(&file, &file[2..]), None);
+        assert_eq!(lacking(&[erasure(1, None)], &file[..1]), None, "the end of it was not written down");
+        assert_eq!(lacking(&file[..1], &file[2..]), Some(2));
         let without_second = &file[..3];
         assert!(matches!(missing(without_second, &file[..1]), Err(EraseError::Gap { number: 2 })));
     }
