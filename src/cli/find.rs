@@ -84,6 +84,11 @@ async fn find(args: Args, context: &Context) -> Result<Exit, Failure> {
     let kind = kind(&config, &args.field, args.kind)?;
     let values = if io::stdin().is_terminal() { asked().await? } else { vault::stdin()? };
 
+    if let Some(reason) = &args.reason {
+        for value in vault::lines(&values).filter_map(|(_, value)| std::str::from_utf8(value).ok()) {
+            vault::quotes_nothing(reason, value)?;
+        }
+    }
     let session = vault::session(&config).await?;
     let keys = vault::token_keys(&config, &session).await?;
     let found = tokens(&keys, &args.field, kind, &values)?;

@@ -136,6 +136,31 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     lines.enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.is_empty())
 }
 
+/// What is put on the record stays there: it must not quote the person or the value that it is about.
+///
+/// # Errors
+/// It does.
+pub(super) fn quotes_nothing(text: &str, secret: &str) -> Result<(), Failure> {
+    match quotes(text, secret) {
+        true => Err(Failure::new(
+            Exit::Usage,
+            "ticket and reason are kept for good, and one of them says what has to stay secret",
+        )
+        .hint("say it without the id or the value; nothing was asked for")),
+        false => Ok(()),
+    }
+}
+
+/// Whether the secret stands there by itself. A short one may by chance.
+fn quotes(text: &str, secret: &str) -> bool {
+    let (text, secret) = (Zeroizing::new(text.to_lowercase()), Zeroizing::new(secret.to_lowercase()));
+    let is_apart = |(at, found): (usize, &str)| {
+        let inside = |beside: Option<char>| beside.is_some_and(char::is_alphanumeric);
+        !inside(text[..at].chars().next_back()) && !inside(text[at + found.len()..].chars().next())
+    };
+    secret.chars().count() >= 4 && text.match_indices(secret.as_str()).any(is_apart)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +170,16 @@ mod tests {
         let read: Vec<_> = lines(b" one \r\n\n\xfftwo\t\r\r\nlast").collect();
         assert_eq!(read, [(1, &b" one "[..]), (3, b"\xfftwo\t\r"), (4, b"last")]);
         assert_eq!(lines(b"").count() + lines(b"\n\n").count(), 0);
+    }
+
+    #[test]
+    fn a_reason_quotes_a_secret_that_stands_by_itself() {
+        for text in ["10.0.0.1", "why 10.0.0.1?", "(10.0.0.1)", "110.0.0.1 and 10.0.0.1", "10.0.0.10, 10.0.0.1"] {
+            assert!(quotes(text, "10.0.0.1"), "{text}");
+        }
+        assert!(quotes("letter of JANE@example.org", "Jane@example.org"));
+        for (text, secret) in [("110.0.0.1", "10.0.0.1"), ("a letter", "let"), ("of the 3rd, 403", "403"), ("", "")] {
+            assert!(!quotes(text, secret), "{text}");
+        }
     }
 }

@@ -255,6 +255,7 @@ async fn what_is_not_asked_for_rightly_changes_nothing() {
     refused(&why("FUN", "a long enough reason"), "u", 2, "the purpose is none of");
     refused(&why("ERASURE", "short"), "u", 2, "at least ten characters");
     refused(&[&WHY[..], &["-"]].concat(), "\n", 2, "the id of the person is empty");
+    refused(&why("ERASURE", "Jane-17 asked by letter"), "jane-17", 2, "kept for good");
     refused(&[&WHY[..], &["--erasures", "/nowhere/file"]].concat(), "u", 78, "/nowhere/file");
     refused(&[&WHY[..], &["--replay", "nothing"]].concat(), "", 78, "nothing");
     let other = Keys::create();
@@ -267,6 +268,8 @@ async fn what_is_not_asked_for_rightly_changes_nothing() {
     let output = unnamed.env("DATABASE_URL", as_eraser(url)).env("MASQ_KEYS", scene.keys.path()).output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(78) && err.contains("--erasures"), "{err}");
+    let kept = "SELECT count(*) FROM masq.audit WHERE reason ILIKE '%jane%'";
+    assert_eq!(scene.database.query(kept).await, ["0"]);
     assert_eq!(scene.database.query("SELECT count(*) FROM masq.erasures").await, ["0"]);
     assert_eq!(scene.database.query("SELECT count(*) FROM user_logins WHERE user_id = 'u'").await, ["2"]);
 }

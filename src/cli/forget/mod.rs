@@ -22,6 +22,7 @@ use super::{
     report::{self, Failure},
     signals,
     sources::{DatabaseSource, KeysSource, Sources},
+    vault,
 };
 use crate::{
     config::{Config, Mask},
@@ -113,6 +114,9 @@ async fn forget(args: Args, context: &Context) -> Result<Exit, Failure> {
     // Before anybody is asked for anything.
     let journal = if args.dry_run { None } else { Some(journal(&args, &config)?) };
     let person = person(&args, &config, &key).await?;
+    for said in [&args.ticket, &args.reason] {
+        vault::quotes_nothing(said, &person.id)?;
+    }
     let eraser = eraser(&config, &key).await?;
     let receipt = match journal {
         None => Receipt::of_plan(&eraser.plan(why, &person).await.map_err(failure)?, &config),
