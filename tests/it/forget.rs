@@ -280,6 +280,9 @@ async fn rows_can_be_deleted_and_still_add_up() {
     loaded(&scene).await;
     let receipt = forgotten(&scene, "u", &["--delete-rows"]);
     assert_eq!(receipt["rows_deleted"], json!(true));
+    assert_eq!(receipt["not_reached"].as_array().unwrap().len(), 3, "no rows stay");
+    let (code, out, err) = forget(&scene, &scene.database.url, &[&WHY[..], &["-"]].concat(), "nobody-17");
+    assert!(code == 0 && out.contains("erasure    2") && err.contains("nothing of this person"), "{code}: {out}{err}");
     assert_eq!(scene.database.query(ROWS).await, ["v\t01\t01\tandroid"]);
     let (code, out) = reconcile(&scene);
     assert_eq!(code, 0, "{out}");

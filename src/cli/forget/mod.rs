@@ -126,7 +126,7 @@ async fn forget(args: Args, context: &Context) -> Result<Exit, Failure> {
         }
     };
     close(eraser, &config).await;
-    receipt.print(args.json)?;
+    receipt.print(args.json, context)?;
     Ok(Exit::Done)
 }
 

@@ -7,22 +7,31 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    cli::report::{self, Failure},
+    cli::{
+        context::Context,
+        report::{self, Failure},
+    },
     config::Config,
     vault::erase::{Erased, Plan},
 };
 
 /// What is out of reach, whatever was done.
-const NOT_REACHED: [&str; 4] = [
+const NOT_REACHED: [&str; 3] = [
     "messages of this person that are still queued, or that a producer sends again: they become new rows",
     "the queue's own dead-letter queue at SQS",
     "files that were made from reveals, and whatever else was copied out of the table",
-    "what the columns without a mask say in the rows that stay",
 ];
+
+/// Where rows were not deleted.
+const STAYS: &str = "what the columns without a mask say in the rows that stay";
 
 /// For stdout.
 pub(super) struct Receipt {
-    done: bool,
+    /// The erasure's number.
+    done: Option<i64>,
+    /// Whether there was nothing of that person.
+    is_empty: bool,
+    not_reached: Vec<&'static str>,
     what: Value,
     lines: Vec<String>,
 }
@@ -48,12 +57,14 @@ impl Receipt {
             "slots": slots, "letters": letters, "tables_without_persons": tables_without_persons,
             "backups_until": complete_by(config), "backups_of": backups_of(config),
         });
-        Self { done: false, what, lines }
+        let is_empty = rows.values().sum::<u64>() + entries + slots + letters == 0;
+        Self { done: None, is_empty, not_reached: Vec::new(), what, lines }
     }
 
     /// Of an erasure.
     pub(super) fn of_erasure(erased: &Erased, config: &Config) -> Self {
         let Erased { number, rows, rows_deleted, entries, slots, letters, tables_without_persons, swept } = erased;
+        let not_reached: Vec<_> = NOT_REACHED.into_iter().chain((!rows_deleted).then_some(STAYS)).collect();
         let how = if *rows_deleted { "deleted" } else { "unlinked" };
         let mut lines = vec![
             format!("erasure    {number}"),
@@ -74,23 +85,37 @@ impl Receipt {
         let what = json!({
             "number": number, "rows": rows, "rows_deleted": rows_deleted, "entries": entries, "slots": slots,
             "letters": letters, "swept": swept, "tables_without_persons": tables_without_persons,
-            "complete_by": complete_by(config), "backups_of": backups_of(config), "not_reached": NOT_REACHED,
+            "complete_by": complete_by(config), "backups_of": backups_of(config), "not_reached": not_reached,
         });
-        Self { done: true, what, lines }
+        let is_empty = rows.values().sum::<u64>() + entries + slots + letters + swept == 0;
+        Self { done: Some(*number), is_empty, not_reached, what, lines }
     }
 
-    /// Prints it.
+    /// Prints it, and says so if it is of nobody.
     ///
     /// # Errors
-    /// As [`report::print`].
-    pub(super) fn print(&self, as_json: bool) -> Result<(), Failure> {
+    /// As [`report::print`]. What was done stays done.
+    pub(super) fn print(&self, as_json: bool, context: &Context) -> Result<(), Failure> {
+        self.write(as_json).map_err(|failure| match self.done {
+            Some(number) if !failure.error.is_empty() => failure.hint(format!(
+                "erasure {number} is done all the same: `masq audit list --action forgotten` has what came of it"
+            )),
+            _ => failure,
+        })?;
+        if self.is_empty {
+            context.say("There was nothing of this person: is that the id, as the messages have it, letter by letter?");
+        }
+        Ok(())
+    }
+
+    fn write(&self, as_json: bool) -> Result<(), Failure> {
         if as_json {
             return report::print_json(&self.what);
         }
         let mut text = self.lines.join("\n") + "\n";
-        if self.done {
+        if !self.not_reached.is_empty() {
             text += "not reached\n";
-            for what in NOT_REACHED {
+            for what in &self.not_reached {
                 let _infallible = writeln!(text, "           {what}");
             }
         }
