@@ -116,7 +116,7 @@ fn line(entry: &Entry) -> String {
         line += &format!(" of {request}");
     }
     if !items.is_empty() {
-        line += &format!("  {} items", items.len());
+        line += &format!("  {} item{}", items.len(), if items.len() == 1 { "" } else { "s" });
     }
     let why: Vec<&str> = [&entry.purpose, &entry.ticket].into_iter().flatten().map(String::as_str).collect();
     if !why.is_empty() {
@@ -163,6 +163,8 @@ mod tests {
         };
         let line_7 = "     7  2026-10-11T02:13:20.123456Z  jane (jdoe)  reveal  2 items  SAR T-17  \"she asked\"";
         assert_eq!(line(&entry), line_7);
+        entry.items.pop();
+        assert!(line(&entry).contains("  reveal  1 item  SAR"), "{}", line(&entry));
         (entry.action, entry.request, entry.purpose, entry.ticket) = ("revealed".into(), Some(7), None, None);
         (entry.reason, entry.items, entry.detail) = (None, Vec::new(), "{\"shown\": 2}".into());
         assert!(line(&entry).ends_with("  jane (jdoe)  revealed of 7  {\"shown\": 2}"), "{}", line(&entry));

@@ -348,7 +348,7 @@ async fn the_list_is_a_line_an_entry_and_can_be_narrowed() {
     let all = lines(&[]);
     assert_eq!(all.len() as i64, log.size().await);
     let reveal = lines(&["--action", "reveal"]);
-    assert!(reveal[0].ends_with(r#"reveal  1 items  TEST T-1  "why not\nask twice""#), "{reveal:?}");
+    assert!(reveal[0].ends_with(r#"reveal  1 item  TEST T-1  "why not\nask twice""#), "{reveal:?}");
     let revealed = lines(&["--action", "revealed"]);
     assert!(revealed[0].contains("(jane)  revealed of 3  {\"shown\": 0, \"missing\": 1"), "{revealed:?}");
     assert_eq!(lines(&["--limit", "2"]), all[all.len() - 2..]);
