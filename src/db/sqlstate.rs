@@ -122,8 +122,8 @@ fn advice(code: &str) -> Option<&'static str> {
         "40001" | "40P01" => "another transaction was in the way; masq tries again by itself",
         "42501" => {
             "this login lacks a permission: `masq check` says what a worker's lacks; for anything else GRANT it the role \
-             whose work it is, such as masq_operator (dead letters, reconcile) or masq_revealer, which `masq migrate \
-             --roles` makes"
+             whose work it is, which `masq migrate --roles` makes: masq_operator (dead letters, reconcile, keys rotate), \
+             masq_revealer (find, reveal, approve), masq_eraser (forget) or masq_auditor (audit)"
         }
         "42703" | "42804" | "42P01" => "the table is not as it was: restore it, or start masq again",
         "53100" => "the server's disk is full: make room there",
