@@ -100,6 +100,8 @@ def token_of(root, kid, domain, value):
 def key_file(path):
     """The key id, if there is one, and the key."""
     lines = [line for line in Path(path).read_text().splitlines() if line.strip() and not line.startswith("#")]
+    if lines[0].startswith("-----BEGIN AGE"):
+        sys.exit(f"{path} is under a passphrase: give what `age -d {path}` shows")
     kid = re.search(r" kid=(\d+)$", lines[0].strip())
     return int(kid[1]) if kid else None, base64.b64decode(lines[1])
 
@@ -128,7 +130,14 @@ def main(identity, dump, token, token_key=None):
     begun = {row["id"]: datetime.fromisoformat(row["started_at"]) for row in rows(dump, "masq.epochs")}
     slots = {(row["subject_tag"], row["epoch"]): raw(row["salt"]) for row in rows(dump, "masq_slots.slots")}
     found = [row for row in rows(dump, "masq.entries") if raw(row["token"]) == token]
+    problem = None if found else "no entry of the dump has this token"
     for row in found:
+        if row["epoch"] not in wraps:
+            problem = "what the dump has of this token is sealed to another recovery key than IDENTITY"
+            continue
+        if (row["subject_tag"], row["epoch"]) not in slots:
+            problem = "an entry of this token has no slot in the dump: its person was erased, or the slots are in another dump"
+            continue
         epoch, subject = uuid.UUID(row["epoch"]), raw(row["subject_tag"])
         started_at = round(begun[row["epoch"]].timestamp() * 1000)
         epoch_key = unwrapped(seed, wraps[row["epoch"]], header_digest(epoch, started_at))
@@ -138,7 +147,7 @@ def main(identity, dump, token, token_key=None):
             kid, root = key_file(token_key)
             assert token_of(root, kid, row["field"], value) == token, "the value is not the one that the token was made of"
         print(row["field"], subject.hex(), value[1:].decode(), sep="\t")
-    return 0 if found else "no entry of the dump has this token"
+    return problem
 
 
 if __name__ == "__main__":

@@ -87,8 +87,15 @@ async fn a_stranger_opens_every_value_with_the_recovery_key_and_a_dump() {
 
     let (exit, _, stderr) = opened(&scene.keys, &dump, &"01".repeat(32)).await;
     assert!(exit == 1 && stderr.contains("no entry of the dump has this token"), "{stderr}");
-    let (exit, said, _) = opened(&Keys::create(), &dump, token).await;
+    let (exit, said, stderr) = opened(&Keys::create(), &dump, token).await;
     assert!(exit == 1 && said.is_empty(), "another recovery key opens nothing");
+    assert!(stderr.contains("sealed to another recovery key"), "{stderr}");
+    let shut = Keys::create();
+    let key = shut.path().join("recovery.key");
+    std::fs::remove_file(&key).unwrap();
+    std::fs::write(&key, "-----BEGIN AGE ENCRYPTED FILE-----\n").unwrap();
+    let (exit, _, stderr) = opened(&shut, &dump, token).await;
+    assert!(exit == 1 && stderr.contains("is under a passphrase") && !stderr.contains("Traceback"), "{stderr}");
 }
 
 #[tokio::test]
