@@ -24,6 +24,20 @@ async fn header(stock: &Stock, id: Uuid) -> EpochHeader {
 }
 
 #[tokio::test]
+async fn a_new_key_that_was_not_let_in_is_added_later() {
+    let stock = Stock::of(1).await;
+    let dir = stock.keys().directory.path().join("third");
+    let whole = std::fs::read(stock.keys().path().join("recovery.pub")).unwrap();
+    stock.execute("ALTER FUNCTION masq.request_rotate RENAME TO gone").await;
+    let (code, said) = stock.rotate(&["--recovery", "--new", dir.to_str().unwrap(), "--no-passphrase"]);
+    assert!(code != 0 && said.contains("third/recovery.pub: the key is made"), "{said}");
+    assert_eq!(std::fs::read(stock.keys().path().join("recovery.pub")).unwrap(), whole);
+    stock.execute("ALTER FUNCTION masq.gone RENAME TO request_rotate").await;
+    let said = stock.rotated(&["--recovery", "--add", dir.join("recovery.pub").to_str().unwrap()]);
+    assert!(said.contains("holds 2 recovery keys now"), "{said}");
+}
+
+#[tokio::test]
 async fn another_recovery_key_opens_what_was_sealed_before() {
     let mut stock = Stock::of(1200).await;
     let key = added(&stock, "second");

@@ -51,7 +51,10 @@ pub(super) async fn run(args: &Args, config: &Config, scene: &Scene<'_>) -> Resu
     }
     let new = match (&args.add, &args.new) {
         (Some(path), _) => keyring::recipients_of(path)?,
-        (None, Some(dir)) => vec![create(args, dir, scene.context).await?],
+        (None, Some(dir)) => {
+            let new = create(args, dir, scene.context).await?;
+            return add(config, &[new], scene).await.map_err(|failure| go_on(failure, dir));
+        }
         (None, None) => {
             return Err(Failure::new(Exit::Usage, "say what is to be done with recovery keys")
                 .hint("--add FILE, --new DIR or --add-kms KEY, then --identity FILE, then --retire FINGERPRINT"));
@@ -73,6 +76,13 @@ async fn create(args: &Args, dir: &Path, context: &Context) -> Result<RecoveryPu
         dir.join(Kind::Recovery.file()).display()
     ));
     Ok(public)
+}
+
+/// The key was made and is kept; made again it would be another.
+fn go_on(failure: Failure, dir: &Path) -> Failure {
+    let with = format!("go on with --add {}: the key is made", dir.join(Kind::RecoveryPublic.file()).display());
+    let hint = failure.hint.as_ref().map_or_else(|| with.clone(), |hint| format!("{hint}; then {with}"));
+    failure.hint(hint)
 }
 
 async fn add(config: &Config, new: &[RecoveryPublic], scene: &Scene<'_>) -> Result<Exit, Failure> {
