@@ -26,7 +26,8 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   masq audit checkpoint --append /mnt/worm/checkpoints
-  masq audit checkpoint | aws s3 cp - s3://locked/masq/$(date -u +%FT%TZ)    to a bucket with Object Lock")]
+  masq audit checkpoint |
+    aws s3 cp - s3://locked/masq/$(date -u +%FT%TZ)    to a bucket with Object Lock")]
 pub(super) struct Args {
     /// Append it to this file [default: checkpoints in [audit], if it is set]
     #[arg(long, value_name = "FILE")]

@@ -45,7 +45,8 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   masq audit verify --checkpoint /mnt/worm/checkpoints
-  masq audit verify --exported audit.jsonl --checkpoint checkpoints --public-key audit.pub    without the database
+  masq audit verify --exported audit.jsonl --checkpoint checkpoints \\
+    --public-key audit.pub    without the database
 
 Exits with 0 if the log is whole and with 3 if something is wrong with it.")]
 pub(super) struct Args {

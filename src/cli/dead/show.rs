@@ -36,7 +36,8 @@ use crate::{
 /// escaped.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  masq dead show 5fd1ab2e-… --identity /media/usb/recovery.key --reason \"why app 6.02 sends no ip, ticket 4711\"")]
+  masq dead show 5fd1ab2e-… --identity /media/usb/recovery.key \\
+    --reason \"why app 6.02 sends no ip, ticket 4711\"")]
 pub(super) struct Args {
     /// Open the letter of the message with this id, as `masq dead list --all` shows it
     #[arg(value_name = "MESSAGE_ID", value_parser = message_id)]

@@ -53,9 +53,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// restored nothing is revealed until --replay has erased again who is in that file.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  masq forget --dry-run --purpose ERASURE --ticket T-17 --reason \"asked by letter of 3 May\"
-  printf %s \"$ID\" | masq forget --purpose ERASURE --ticket T-17 --reason \"asked by letter of 3 May\" -
-  masq forget --replay erasures.jsonl --purpose OPERATIONS --ticket T-18 --reason \"restored from the backup of 2 May\"")]
+  masq forget --dry-run --purpose ERASURE --ticket T-17 \\
+    --reason \"asked by letter of 3 May\"
+  printf %s \"$ID\" | masq forget --purpose ERASURE --ticket T-17 \\
+    --reason \"asked by letter of 3 May\" -
+  masq forget --replay erasures.jsonl --purpose OPERATIONS --ticket T-18 \\
+    --reason \"restored from the backup of 2 May\"")]
 pub(super) struct Args {
     /// Erase the person with this id; `-` or nothing reads it from stdin or asks for it, which is better: other users of
     /// this machine see arguments

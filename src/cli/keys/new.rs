@@ -22,7 +22,8 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   masq keys new keys
-  masq keys new keys --kms-token-key arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab
+  masq keys new keys \\
+    --kms-token-key arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab
   masq keys new /etc/masq/keys --passphrase-file /run/secrets/passphrase")]
 pub(super) struct Args {
     /// Write them to this directory; what is there is never overwritten

@@ -41,11 +41,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[command(group = ArgGroup::new("which").required(true).args(["token", "recovery"]),
           group = ArgGroup::new("how").args(["add", "add_kms", "new", "retire", "identity", "kms"]), after_help = "Examples:
   masq keys rotate --token --reason \"yearly rotation, ticket 4711\"
-  masq keys rotate --token --reason \"yearly rotation, ticket 4711\" --identity /media/usb/recovery.key
-  masq keys rotate --token --emergency --reason \"laptop with token.key stolen\" --identity /media/usb/recovery.key
-  masq keys rotate --recovery --new /media/usb/2027 --reason \"new custodian, ticket 4712\"
-  masq keys rotate --recovery --identity /media/usb/recovery.key --reason \"new custodian, ticket 4712\"
-  masq keys rotate --recovery --retire 0f3a5c77 --reason \"new custodian, ticket 4712\"")]
+  masq keys rotate --token --reason \"yearly rotation, ticket 4711\" \\
+    --identity /media/usb/recovery.key
+  masq keys rotate --token --emergency --reason \"laptop with token.key stolen\" \\
+    --identity /media/usb/recovery.key
+  masq keys rotate --recovery --new /media/usb/2027 \\
+    --reason \"new custodian, ticket 4712\"
+  masq keys rotate --recovery --identity /media/usb/recovery.key \\
+    --reason \"new custodian, ticket 4712\"
+  masq keys rotate --recovery --retire 0f3a5c77 \\
+    --reason \"new custodian, ticket 4712\"")]
 pub(super) struct Args {
     /// Rotate the key that makes tokens
     #[arg(long)]
