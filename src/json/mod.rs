@@ -68,7 +68,8 @@ enum Kind {
     Null,
 }
 
-/// One value: where its text stands, and which node follows all that is in it.
+/// One value: where its text stands, and which node follows all that is in it; while a container is being read, which
+/// one it stands in.
 struct Node {
     kind: Kind,
     start: usize,
@@ -177,21 +178,25 @@ impl<'a> Document<'a> {
         if self.nodes[at].kind == (Kind::String { escaped: true }) { unescape(inside) } else { Cow::Borrowed(inside) }
     }
 
-    /// Reads one value and all that is in it. `open` holds the containers that are not closed yet.
+    /// Reads one value and all that is in it. `open` is the innermost container that is not closed yet.
     fn read_value(&mut self, reader: &mut Reader) -> Result<(), Fault> {
-        let mut open: Vec<At> = Vec::new();
+        let (mut open, mut depth): (Option<At>, usize) = (None, 0);
         loop {
-            let container = self.read_one(reader, open.len())?;
+            let container = self.read_one(reader, depth)?;
             if let Some(at) = container {
-                open.push(at);
+                self.nodes[at].next = open.unwrap_or(at);
+                open = container;
+                depth += 1;
             }
             let mut fresh = container.is_some();
             loop {
-                let Some(&parent) = open.last() else { return Ok(()) };
+                let Some(parent) = open else { return Ok(()) };
                 let is_object = self.nodes[parent].kind == Kind::Object;
                 if !reader.continues(fresh, if is_object { b'}' } else { b']' })? {
+                    let outer = self.nodes[parent].next;
+                    open = Some(outer).filter(|outer| *outer != parent);
+                    depth -= 1;
                     self.close(parent, reader);
-                    open.pop();
                     fresh = false;
                     continue;
                 }
@@ -249,8 +254,13 @@ impl<'a> Document<'a> {
     fn has_duplicate_key(&self, object: At) -> bool {
         // Comparing each with each is quickest for the few keys that events have; a hostile body may have 100,000.
         const FEW: usize = 12;
-        let few: Vec<At> = self.members(object).map(|(key, _)| key).take(FEW + 1).collect();
-        if few.len() <= FEW {
+        let (mut few, mut count) = ([0; FEW], 0);
+        for (key, _) in self.members(object).take(FEW + 1) {
+            few.get_mut(count).map_or((), |at| *at = key);
+            count += 1;
+        }
+        if count <= FEW {
+            let few = &few[..count];
             let plain = |at: At| matches!(self.nodes[at].kind, Kind::String { escaped: false });
             return few.iter().enumerate().any(|(i, &a)| {
                 few[..i].iter().any(|&b| {
