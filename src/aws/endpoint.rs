@@ -110,6 +110,11 @@ impl Wanted {
 }
 
 impl Place {
+    /// Whether it is AWS itself, by the host's name.
+    pub(super) fn is_aws(&self) -> bool {
+        self.endpoint.host().is_some_and(is_aws)
+    }
+
     /// Where credentials come from. A stand-in on this machine or network is content with any, so that where none are
     /// set up no metadata service is asked for them.
     pub(super) fn credentials(&self, http: &HttpClient) -> SharedCredentialsProvider {
@@ -243,6 +248,7 @@ mod tests {
         target: "AmazonSQS",
         content_type: "application/x-amz-json-1.0",
         endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+        query: None,
     };
 
     fn wanted(url: &str, environment: &[(&str, &str)]) -> Wanted {

@@ -1,4 +1,4 @@
-//! A request of the AWS JSON protocol, signed with Signature Version 4.
+//! A request of the AWS JSON protocol or of the older query protocol, signed with Signature Version 4.
 //!
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
@@ -14,9 +14,10 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue, USER_AGENT},
 };
 
-use super::{AwsError, Service, credentials::Snapshot};
+use super::{AwsError, Service, credentials::Snapshot, protocol::Wire};
 
 const TARGET: &str = "x-amz-target";
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
 /// What a request says besides its body.
 pub(super) struct Request<'a> {
@@ -24,15 +25,20 @@ pub(super) struct Request<'a> {
     pub(super) action: &'static str,
     pub(super) region: &'a str,
     pub(super) endpoint: &'a Uri,
+    /// In the query protocol the action stands in the body.
+    pub(super) wire: Wire,
 }
 
 impl Request<'_> {
     /// The request, signed by these credentials at this time; a session token goes in as `x-amz-security-token`.
     pub(super) fn sign(&self, body: Bytes, by: &Snapshot, at: SystemTime) -> Result<HttpRequest<Bytes>, AwsError> {
         let odd = |e: &dyn std::error::Error| AwsError::Configuration(format!("the request cannot be signed: {e}"));
-        let target = format!("{}.{}", self.service.target, self.action);
-        let signed_headers =
-            [(CONTENT_TYPE.as_str(), self.service.content_type), (TARGET, target.as_str())].into_iter();
+        let (content_type, target) = match self.wire {
+            Wire::Json => (self.service.content_type, Some(format!("{}.{}", self.service.target, self.action))),
+            Wire::Query => (FORM, None),
+        };
+        let signed_headers = [(CONTENT_TYPE.as_str(), content_type)].into_iter();
+        let signed_headers = signed_headers.chain(target.iter().map(|target| (TARGET, target.as_str())));
         let signable =
             SignableRequest::new("POST", self.endpoint.to_string(), signed_headers, SignableBody::Bytes(&body))
                 .map_err(|e| odd(&e))?;
@@ -51,8 +57,10 @@ impl Request<'_> {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.service.content_type));
-        headers.insert(TARGET, HeaderValue::try_from(target).map_err(|e| odd(&e))?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(target) = target {
+            headers.insert(TARGET, HeaderValue::try_from(target).map_err(|e| odd(&e))?);
+        }
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         instructions.apply_to_request_http1x(&mut request);
         Ok(request)

@@ -4,11 +4,11 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use super::{context::Context, environment::lookup, exit::Exit, report::Failure};
 use crate::{
-    config::{Config, DatabaseConfig, Dedupe, VaultConfig},
+    config::{self, Config, DatabaseConfig, Dedupe, VaultConfig},
     db::{Connector, Timeouts, account, conninfo::Conninfo},
     queue::{
         QueueError,
-        sqs::{SqsQueue, SqsSettings},
+        sqs::{Protocol, SqsQueue, SqsSettings},
     },
     start::Databases,
     vault::keyring::{KeyRing, Lookup},
@@ -52,7 +52,13 @@ pub(super) async fn queue(config: &Config) -> Result<SqsQueue, Failure> {
             "name it with --queue-url, MASQ_QUEUE_URL or url in [queue]; `masq demo` and `masq queue` need none",
         ));
     };
-    let settings = SqsSettings { queue: url.clone(), endpoint: config.queue.endpoint.clone(), ca_bundle: None };
+    let protocol = match config.queue.protocol {
+        config::Protocol::Auto => Protocol::Auto,
+        config::Protocol::Json => Protocol::Json,
+        config::Protocol::Query => Protocol::Query,
+    };
+    let endpoint = config.queue.endpoint.clone();
+    let settings = SqsSettings { queue: url.clone(), endpoint, ca_bundle: None, protocol };
     // Nothing has been called yet, so whatever is wrong is wrong on this side.
     let queue = SqsQueue::connect(settings, &lookup).await.map_err(|error| match error {
         QueueError::Denied { reason, .. } => Failure::new(Exit::Config, reason),

@@ -11,6 +11,8 @@ pub struct QueueConfig {
     pub url: Option<String>,
     /// Where the service answers, if not where AWS's rules say.
     pub endpoint: Option<String>,
+    /// How SQS is spoken with.
+    pub protocol: Protocol,
     /// How long a received message is hidden from others; `None`: as the queue itself says.
     pub visibility: Option<Duration>,
     /// What messages come wrapped in.
@@ -26,6 +28,11 @@ impl QueueConfig {
         Self {
             url: values.text("url").map(str::to_owned),
             endpoint: values.text("endpoint").map(str::to_owned),
+            protocol: match given(values.text("protocol")) {
+                "json" => Protocol::Json,
+                "query" => Protocol::Query,
+                _ => Protocol::Auto,
+            },
             visibility: duration(values, "visibility"),
             envelope: match given(values.text("envelope")) {
                 "sns" => Envelope::Sns,
@@ -40,6 +47,15 @@ impl QueueConfig {
             max_in_flight_bytes: given(values.integer("max_in_flight_bytes")),
         }
     }
+}
+
+/// `protocol`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the words of the configuration
+pub enum Protocol {
+    Auto,
+    Json,
+    Query,
 }
 
 /// `envelope`

@@ -51,6 +51,11 @@ pub const SECTIONS: &[Section] = &[
             setting("url", Kind::Url, "The queue's URL."),
             setting("endpoint", Kind::Url, "Where SQS answers, if it is not where AWS's rules say."),
             setting(
+                "protocol",
+                Kind::Word(&["auto", "json", "query"]),
+                "SQS's JSON protocol, the older query protocol, or whichever the endpoint understands.",
+            ),
+            setting(
                 "visibility",
                 // SQS allows 12 h at most; below 2 s a lease would be extended more often than once a second.
                 Kind::Duration(2 * SECOND, 12 * HOUR),
