@@ -19,6 +19,7 @@ use hyper::Uri;
 use super::{AwsError, AwsSettings, Service, credentials::LocalCredentials, http::HttpClient};
 
 /// What settings and environment say about the place of a service.
+#[derive(Clone)]
 pub(super) struct Wanted {
     service: Service,
     endpoint: Option<Uri>,
@@ -193,7 +194,7 @@ fn origin(uri: &Uri) -> Result<Uri, AwsError> {
 }
 
 /// The region that a host's name tells: after `sqs.` anywhere, and in any label of AWS's own names.
-fn region_of(uri: &Uri) -> Option<String> {
+pub(super) fn region_of(uri: &Uri) -> Option<String> {
     let host = uri.host()?;
     if host == "queue.amazonaws.com" {
         return Some("us-east-1".to_owned());

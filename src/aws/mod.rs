@@ -14,6 +14,7 @@ mod endpoint;
 mod error;
 mod http;
 mod protocol;
+mod rds;
 mod sign;
 #[cfg(test)]
 pub(crate) mod stub;
@@ -45,6 +46,7 @@ use self::{
 pub use self::{
     error::AwsError,
     protocol::{Form, Protocol, Query},
+    rds::RdsTokens,
     xml::Malformed,
 };
 use crate::queue::room::{Room, Share};

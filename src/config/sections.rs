@@ -68,6 +68,21 @@ pub enum Envelope {
     Auto,
 }
 
+/// `auth` and `slots_auth`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Nothing: a password, if one is given.
+    Password,
+    /// A token of AWS credentials, which RDS takes.
+    RdsIam,
+}
+
+impl Auth {
+    pub(super) fn build(values: &Values, key: &str) -> Self {
+        if given(values.text(key)) == "rds-iam" { Self::RdsIam } else { Self::Password }
+    }
+}
+
 /// `[database]`
 #[derive(Clone)]
 pub struct DatabaseConfig {
@@ -75,6 +90,8 @@ pub struct DatabaseConfig {
     pub url: Option<String>,
     /// A file whose first line is the password.
     pub password_file: Option<PathBuf>,
+    /// What stands in where no password is given.
+    pub auth: Auth,
     /// Workers, each with a connection of its own.
     pub connections: usize,
     /// `connect_timeout`
@@ -90,6 +107,7 @@ impl DatabaseConfig {
         Self {
             url: values.text("url").map(str::to_owned),
             password_file: values.text("password_file").map(PathBuf::from),
+            auth: Auth::build(values, "auth"),
             connections: given(values.integer("connections").and_then(|number| usize::try_from(number).ok())),
             connect_timeout: given(duration(values, "connect_timeout")),
             lock_timeout: given(duration(values, "lock_timeout")),
