@@ -19,6 +19,7 @@ use hyper::Uri;
 use super::{AwsError, AwsSettings, Service, credentials::LocalCredentials, http::HttpClient};
 
 /// What settings and environment say about the place of a service.
+#[derive(Clone)]
 pub(super) struct Wanted {
     service: Service,
     endpoint: Option<Uri>,
@@ -110,6 +111,11 @@ impl Wanted {
 }
 
 impl Place {
+    /// Whether it is AWS itself, by the host's name.
+    pub(super) fn is_aws(&self) -> bool {
+        self.endpoint.host().is_some_and(is_aws)
+    }
+
     /// Where credentials come from. A stand-in on this machine or network is content with any, so that where none are
     /// set up no metadata service is asked for them.
     pub(super) fn credentials(&self, http: &HttpClient) -> SharedCredentialsProvider {
@@ -188,7 +194,7 @@ fn origin(uri: &Uri) -> Result<Uri, AwsError> {
 }
 
 /// The region that a host's name tells: after `sqs.` anywhere, and in any label of AWS's own names.
-fn region_of(uri: &Uri) -> Option<String> {
+pub(super) fn region_of(uri: &Uri) -> Option<String> {
     let host = uri.host()?;
     if host == "queue.amazonaws.com" {
         return Some("us-east-1".to_owned());
@@ -243,6 +249,7 @@ mod tests {
         target: "AmazonSQS",
         content_type: "application/x-amz-json-1.0",
         endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+        query: None,
     };
 
     fn wanted(url: &str, environment: &[(&str, &str)]) -> Wanted {

@@ -1,7 +1,8 @@
 //! Why a call failed, by what helps.
 //!
 //! A service names its errors twice: `__type` in the body and, where it has an older protocol, `x-amzn-query-error`.
-//! Both are looked at, since stand-ins send one or the other. What a service says of a receipt handle is not passed on.
+//! Both are looked at, since stand-ins send one or the other; so is the XML in which that older protocol names them. What
+//! a service says of a receipt handle is not passed on.
 
 use std::{error::Error as StdError, time::Duration, time::SystemTime};
 
@@ -9,6 +10,8 @@ use aws_smithy_types::date_time::{DateTime, Format};
 use hyper::{HeaderMap, StatusCode, header::DATE};
 use serde::Deserialize;
 use thiserror::Error;
+
+use super::xml::Element;
 
 /// Why a call failed, by what helps. Texts are one line, and name cause and remedy.
 #[derive(Clone, Debug, Error)]
@@ -85,12 +88,21 @@ pub enum AwsError {
         /// What the service said about it; may be empty.
         message: String,
     },
+    /// Wait: a success whose content is not what the service's older protocol says.
+    #[error("the answer is not what {service}'s query protocol says ({reason})")]
+    Unreadable {
+        /// The service's name.
+        service: &'static str,
+        /// Where it is wrong, without what stands there.
+        reason: String,
+    },
     /// An address, a region or a CA bundle that cannot be used.
     #[error("{0}")]
     Configuration(String),
 }
 
 /// An answer that is no success, read.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn from_answer(
     permission: String,
     status: StatusCode,
@@ -98,7 +110,19 @@ pub(crate) fn from_answer(
     body: &[u8],
     signed_at: SystemTime,
 ) -> AwsError {
-    let (code, message) = code_and_message(status, headers, body);
+    of_told(permission, status, headers, told(headers, body), signed_at)
+}
+
+/// An answer that is no success, and what was told in it.
+pub(super) fn of_told(
+    permission: String,
+    status: StatusCode,
+    headers: &HeaderMap,
+    told: Told,
+    signed_at: SystemTime,
+) -> AwsError {
+    let code = told.code.unwrap_or_else(|| format!("HTTP status {}", status.as_u16()));
+    let message = told.message;
     let has = |codes: &[&str]| codes.contains(&code.as_str());
     let client = status.is_client_error();
     if let Some(seconds) = skew(headers, signed_at).filter(|_| client && (has(SKEW) || has(SIGNATURE))) {
@@ -168,8 +192,17 @@ fn skew(headers: &HeaderMap, signed_at: SystemTime) -> Option<i64> {
     (seconds.unsigned_abs() > SKEW_SECONDS).then_some(seconds)
 }
 
-/// The service's short word for what is wrong and what it says about it.
-fn code_and_message(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> (String, String) {
+/// What a service says of a failure.
+pub(super) struct Told {
+    /// Its short word for what is wrong, where it has one.
+    pub(super) code: Option<String>,
+    /// What it says about it, fit to be shown; may be empty.
+    pub(super) message: String,
+    /// Whether it says so in XML.
+    pub(super) xml: bool,
+}
+
+pub(super) fn told(headers: &HeaderMap, body: &[u8]) -> Told {
     #[derive(Default, Deserialize)]
     struct Body {
         #[serde(rename = "__type", alias = "code", default)]
@@ -177,13 +210,27 @@ fn code_and_message(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> (St
         #[serde(alias = "Message", default)]
         message: Option<String>,
     }
-    let body: Body = serde_json::from_slice(body).unwrap_or_default();
+    let xml = in_xml(body);
+    let is_xml = xml.is_some();
+    let body = xml.map_or_else(
+        || serde_json::from_slice(body).unwrap_or_default(),
+        |(code, message)| Body { code: Some(code), message: Some(message) },
+    );
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
-    let named = body.code.or_else(|| header("x-amzn-errortype"));
-    let query = header("x-amzn-query-error");
-    let code = named.or(query).map_or_else(|| format!("HTTP status {}", status.as_u16()), |code| short(&code));
-    let message = body.message.map(|message| presentable(&message)).unwrap_or_default();
-    (code, message)
+    let code = body.code.or_else(|| header("x-amzn-errortype")).or_else(|| header("x-amzn-query-error"));
+    Told {
+        code: code.map(|code| short(&code)),
+        message: body.message.map(|message| presentable(&message)).unwrap_or_default(),
+        xml: is_xml,
+    }
+}
+
+/// Code and message of `<ErrorResponse><Error><Code>…</Code><Message>…</Message></Error></ErrorResponse>`.
+fn in_xml(body: &[u8]) -> Option<(String, String)> {
+    let root = body.trim_ascii_start().starts_with(b"<").then(|| Element::parse(body).ok())??;
+    let error = root.child("Error")?;
+    let text = |name| error.child(name).map(|child| child.text.clone());
+    Some((text("Code")?, text("Message").unwrap_or_default()))
 }
 
 /// `com.amazonaws.sqs#QueueDoesNotExist:http://…` and `AWS.SimpleQueueService.NonExistentQueue;Sender`, shortened to

@@ -5,19 +5,23 @@
 //! had closed, credentials that had expired, a clock that is wrong), once each.
 //!
 //! The protocol is AWS JSON 1.0 or 1.1, which differ in nothing that is used here but their name:
-//! <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>.
+//! <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>. For endpoints that know only the older query
+//! protocol it is translated ([`protocol`]).
 
 mod connector;
 mod credentials;
 mod endpoint;
 mod error;
 mod http;
+mod protocol;
+mod rds;
 mod sign;
 mod sigv4;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
+mod xml;
 
 use std::{
     path::PathBuf,
@@ -31,13 +35,20 @@ use std::{
 use bytes::Bytes;
 use hyper::Uri;
 
-pub use self::error::AwsError;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::error::from_answer;
+pub(crate) use self::xml::Element;
 use self::{
     credentials::{Credentials, Snapshot},
     endpoint::Wanted,
     http::{Answer, HttpClient},
+    protocol::{Hint, Spoken, Wire},
+};
+pub use self::{
+    error::AwsError,
+    protocol::{Form, Protocol, Query},
+    rds::RdsTokens,
+    xml::Malformed,
 };
 use crate::queue::room::{Room, Share};
 
@@ -52,6 +63,8 @@ pub struct Service {
     pub content_type: &'static str,
     /// The variable with which AWS's tools move this service's endpoint alone: `AWS_ENDPOINT_URL_SQS`.
     pub endpoint_variable: &'static str,
+    /// Its older protocol, where it has one.
+    pub query: Option<Query>,
 }
 
 /// What is known about where to go. Whatever is `None` comes from AWS's own rules.
@@ -65,6 +78,8 @@ pub struct AwsSettings {
     pub region: Option<String>,
     /// A PEM file of trusted authorities, in place of the system's; wins over `AWS_CA_BUNDLE`.
     pub ca_bundle: Option<PathBuf>,
+    /// What to speak with a service that has an older protocol, too.
+    pub protocol: Protocol,
 }
 
 /// One kind of call.
@@ -100,7 +115,22 @@ struct Inner {
     /// Seconds that the service's clock is ahead of ours. 0 until the service has refused a signature for it, so that
     /// nobody's `Date` header is trusted without need.
     clock_offset: AtomicI64,
+    spoken: Spoken,
 }
+
+/// What came of one attempt, and what it says of the protocol where that is open.
+struct Failure {
+    error: AwsError,
+    hint: Hint,
+}
+
+impl From<AwsError> for Failure {
+    fn from(error: AwsError) -> Self {
+        Self { error, hint: Hint::Nothing }
+    }
+}
+
+type Whole = (Bytes, Option<Share>);
 
 impl AwsClient {
     /// Finds region, endpoint and credentials as the AWS tools do; `lookup` reads the environment. Asks the network
@@ -124,14 +154,22 @@ impl AwsClient {
             http.check_roots(&place.endpoint)?;
             let provider = static_keys.unwrap_or_else(|| place.credentials(&http));
             let credentials = Credentials::new(provider, profile);
-            Ok(Self::new(service, http, credentials, place.region, place.endpoint))
+            let spoken = Spoken::new(settings.protocol, service.query, place.is_aws());
+            Ok(Self::new(service, http, credentials, place.region, place.endpoint, spoken))
         }
     }
 
-    fn new(service: Service, http: HttpClient, credentials: Credentials, region: String, endpoint: Uri) -> Self {
+    fn new(
+        service: Service,
+        http: HttpClient,
+        credentials: Credentials,
+        region: String,
+        endpoint: Uri,
+        spoken: Spoken,
+    ) -> Self {
         tracing::debug!(service = service.name, region, %endpoint, "aws client");
         let clock_offset = AtomicI64::new(0);
-        Self { inner: Arc::new(Inner { service, http, credentials, region, endpoint, clock_offset }) }
+        Self { inner: Arc::new(Inner { service, http, credentials, region, endpoint, clock_offset, spoken }) }
     }
 
     /// The region that requests are signed for.
@@ -152,18 +190,22 @@ impl AwsClient {
     ///
     /// # Errors
     /// As [`AwsClient::call`].
-    pub async fn call_within(
-        &self,
-        operation: Operation,
-        body: Bytes,
-        room: Option<&Room>,
-    ) -> Result<(Bytes, Option<Share>), AwsError> {
+    pub async fn call_within(&self, operation: Operation, body: Bytes, room: Option<&Room>) -> Result<Whole, AwsError> {
         let mut tried = Remedies::default();
         loop {
-            let credentials = self.inner.credentials.get().await?;
-            let failure = match self.attempt(operation, body.clone(), &credentials, room).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
+            let (credentials, wire) = (self.inner.credentials.get().await?, self.inner.spoken.wire());
+            let failure = match self.attempt(operation, wire, body.clone(), &credentials, room).await {
+                Ok(answer) => {
+                    self.inner.spoken.settle(wire);
+                    return Ok(answer);
+                }
+                Err(failure) if self.inner.spoken.is_open() => {
+                    match Box::pin(self.in_the_other(operation, body.clone(), &credentials, room, failure)).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(error) => error,
+                    }
+                }
+                Err(failure) => failure.error,
             };
             tracing::debug!(action = operation.action, error = %failure, "a request failed");
             if !self.remedy(&failure, operation, &credentials, &mut tried) {
@@ -172,26 +214,76 @@ impl AwsClient {
         }
     }
 
-    async fn attempt(
+    /// Whether it is still open which protocol the endpoint understands.
+    pub fn finds_out(&self) -> bool {
+        self.inner.spoken.is_open()
+    }
+
+    /// Whether the endpoint knows only the older protocol: then nothing was done of what it was asked in JSON.
+    pub fn speaks_query(&self) -> bool {
+        self.inner.spoken.wire() == Wire::Query
+    }
+
+    /// After a failure in JSON with an endpoint of which nothing is known yet: the same in the query protocol, if that
+    /// may help. Only what is understood there is taken for an answer.
+    async fn in_the_other(
         &self,
         operation: Operation,
         body: Bytes,
         by: &Snapshot,
         room: Option<&Room>,
-    ) -> Result<(Bytes, Option<Share>), AwsError> {
+        failure: Failure,
+    ) -> Result<Whole, AwsError> {
+        let spoken = &self.inner.spoken;
+        if let Hint::Speaks(wire) = failure.hint {
+            spoken.settle(wire);
+        }
+        if !failure.hint.allows_query(operation.repeatable) {
+            return Err(failure.error);
+        }
+        match self.attempt(operation, Wire::Query, body, by, room).await {
+            Ok(answer) => {
+                spoken.settle(Wire::Query);
+                Ok(answer)
+            }
+            Err(Failure { error, hint: Hint::Speaks(wire) }) => {
+                spoken.settle(wire);
+                Err(error)
+            }
+            Err(_not_understood_either) => Err(failure.error),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        operation: Operation,
+        wire: Wire,
+        body: Bytes,
+        by: &Snapshot,
+        room: Option<&Room>,
+    ) -> Result<Whole, Failure> {
         let Inner { service, http, region, endpoint, clock_offset, .. } = &*self.inner;
         let offset = clock_offset.load(Ordering::Relaxed);
         let signed_at = shifted(SystemTime::now(), offset);
-        let what = sign::Request { service, action: operation.action, region, endpoint };
+        let query = service.query.filter(|_| wire == Wire::Query);
+        let translated = query.map(|query| query.request(operation.action, &body, endpoint)).transpose()?;
+        let (endpoint, body) = translated.as_ref().map_or((endpoint, body), |(uri, form)| (uri, form.clone()));
+        let what = sign::Request { service, action: operation.action, region, endpoint, wire };
         let answer = http.send(what.sign(body, by, signed_at)?, operation.timeout, room).await?;
         let Answer { status, headers, body, share } = answer;
         if status.is_success() {
-            return Ok((body, share));
+            return match query {
+                Some(query) => Ok((query.read(service.name, &body)?, share)),
+                None => Ok((body, share)),
+            };
         }
-        Err(match error::from_answer(operation.permission(service), status, &headers, &body, signed_at) {
+        let told = error::told(&headers, &body);
+        let hint = Hint::of(wire, status, &told);
+        let error = match error::of_told(operation.permission(service), status, &headers, told, signed_at) {
             AwsError::ClockSkew { seconds } => AwsError::ClockSkew { seconds: seconds + offset },
             other => other,
-        })
+        };
+        Err(Failure { error, hint })
     }
 
     /// Removes the cause of a failure where it is ours; says whether another attempt is worth it.

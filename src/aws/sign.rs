@@ -1,4 +1,4 @@
-//! A request of the AWS JSON protocol, signed with Signature Version 4.
+//! A request of the AWS JSON protocol or of the older query protocol, signed with Signature Version 4.
 //!
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
@@ -19,11 +19,13 @@ use hyper::{
 use super::{
     AwsError, Service,
     credentials::Snapshot,
+    protocol::Wire,
     sigv4::{self, Post},
 };
 
 const TARGET: &str = "x-amz-target";
 const CONTENT_TYPE_NAME: &str = "content-type";
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
 /// What a request says besides its body.
 pub(super) struct Request<'a> {
@@ -31,39 +33,49 @@ pub(super) struct Request<'a> {
     pub(super) action: &'static str,
     pub(super) region: &'a str,
     pub(super) endpoint: &'a Uri,
+    /// In the query protocol the action stands in the body.
+    pub(super) wire: Wire,
 }
 
 impl Request<'_> {
     /// The request, signed by these credentials at this time; a session token goes in as `x-amz-security-token`.
     pub(super) fn sign(&self, body: Bytes, by: &Snapshot, at: SystemTime) -> Result<HttpRequest<Bytes>, AwsError> {
-        let target = format!("{}.{}", self.service.target, self.action);
+        let (content_type, target) = match self.wire {
+            Wire::Json => (self.service.content_type, Some(format!("{}.{}", self.service.target, self.action))),
+            Wire::Query => (FORM, None),
+        };
+        let mut signed = vec![(CONTENT_TYPE_NAME, content_type)];
+        signed.extend(target.as_deref().map(|target| (TARGET, target)));
         let mut request = HttpRequest::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.service.content_type));
-        headers.insert(TARGET, HeaderValue::try_from(&target).map_err(|e| odd(&e))?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(target) = &target {
+            headers.insert(TARGET, HeaderValue::try_from(target).map_err(|e| odd(&e))?);
+        }
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         match (self.endpoint.path_and_query().map(PathAndQuery::as_str), by.identity.data::<Credentials>()) {
-            (Some("/"), Some(keys)) => self.sign_post(&mut request, &target, keys, by, at)?,
-            _ => self.sign_any(&mut request, &target, by, at)?,
+            (Some("/"), Some(keys)) => self.sign_post(&mut request, &signed, keys, by, at)?,
+            _ => self.sign_any(&mut request, &signed, by, at)?,
         }
         Ok(request)
     }
 
+    /// `signed`: the headers to sign, besides those that every request has.
     fn sign_post(
         &self,
         request: &mut HttpRequest<Bytes>,
-        target: &str,
+        signed: &[(&'static str, &str)],
         keys: &Credentials,
         by: &Snapshot,
         at: SystemTime,
     ) -> Result<(), AwsError> {
         let date = sigv4::date(at.into());
         let host = host(self.endpoint);
-        let mut headers = vec![(CONTENT_TYPE_NAME, self.service.content_type), ("host", host), (TARGET, target)];
-        let mut post = Post { region: self.region, service: self.service.name, headers: &mut headers };
-        let authorization = by.days_key.authorize(&mut post, request.body(), &date, keys);
+        let headers = signed.iter().copied().chain([("host", host)]).collect();
+        let post = Post { region: self.region, service: self.service.name, headers };
+        let authorization = by.days_key.authorize(post, request.body(), &date, keys);
 
         let secret = |value: &str| {
             let mut value = HeaderValue::try_from(value).map_err(|e| odd(&e))?;
@@ -84,13 +96,12 @@ impl Request<'_> {
     fn sign_any(
         &self,
         request: &mut HttpRequest<Bytes>,
-        target: &str,
+        signed: &[(&'static str, &str)],
         by: &Snapshot,
         at: SystemTime,
     ) -> Result<(), AwsError> {
-        let signed_headers = [(CONTENT_TYPE.as_str(), self.service.content_type), (TARGET, target)].into_iter();
         let body = SignableBody::Bytes(request.body());
-        let signable = SignableRequest::new("POST", self.endpoint.to_string(), signed_headers, body);
+        let signable = SignableRequest::new("POST", self.endpoint.to_string(), signed.iter().copied(), body);
         let params = v4::SigningParams::builder()
             .identity(&by.identity)
             .region(self.region)
@@ -133,21 +144,23 @@ mod tests {
         target: "AmazonSQS",
         content_type: "application/x-amz-json-1.0",
         endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+        query: None,
     };
 
     /// The headers of a request, signed in both ways.
     fn both(endpoint: &str, region: &str, keys: Credentials, body: &str, at: SystemTime) -> [Vec<(String, String)>; 2] {
         let endpoint: Uri = endpoint.parse().unwrap();
-        let what = Request { service: &SERVICE, action: "ReceiveMessage", region, endpoint: &endpoint };
+        let wire = Wire::Json;
+        let what = Request { service: &SERVICE, action: "ReceiveMessage", region, endpoint: &endpoint, wire };
         let by = Snapshot::of(keys.clone());
-        let target = "AmazonSQS.ReceiveMessage";
+        let signed = vec![(CONTENT_TYPE_NAME, SERVICE.content_type), (TARGET, "AmazonSQS.ReceiveMessage")];
         [true, false].map(|ours| {
             let mut request = HttpRequest::new(Bytes::from(body.to_owned()));
             if ours {
-                what.sign_post(&mut request, target, &keys, &by, at).unwrap();
+                what.sign_post(&mut request, &signed, &keys, &by, at).unwrap();
                 request.headers_mut().remove(HOST); // signed by the crate too, and then left to the HTTP client
             } else {
-                what.sign_any(&mut request, target, &by, at).unwrap();
+                what.sign_any(&mut request, &signed, &by, at).unwrap();
             }
             let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
             let mut headers: Vec<_> =
@@ -178,7 +191,8 @@ mod tests {
     fn key_of_a_day_is_not_used_on_the_next() {
         let by = Snapshot::of(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"));
         let endpoint = Uri::from_static("https://sqs.eu-west-1.amazonaws.com/");
-        let what = Request { service: &SERVICE, action: "ReceiveMessage", region: "eu-west-1", endpoint: &endpoint };
+        let (region, wire) = ("eu-west-1", Wire::Json);
+        let what = Request { service: &SERVICE, action: "ReceiveMessage", region, endpoint: &endpoint, wire };
         for day in [0, 0, 1, 0] {
             let at = UNIX_EPOCH + Duration::from_secs(day * 86_400);
             let fresh = Snapshot::of(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test"));

@@ -17,7 +17,7 @@ pub(super) struct Post<'a> {
     pub(super) region: &'a str,
     pub(super) service: &'a str,
     /// Names in lower case and their values, without the date and the session token, in any order.
-    pub(super) headers: &'a mut Vec<(&'static str, &'a str)>,
+    pub(super) headers: Vec<(&'static str, &'a str)>,
 }
 
 /// The signing key of one day, kept with the credentials that it was derived from.
@@ -46,8 +46,8 @@ fn digits(out: &mut String, number: u32, width: u32) {
 
 impl DaysKey {
     /// The value of the `authorization` header of a request that is dated with [`date`].
-    pub(super) fn authorize<'a>(&self, post: &mut Post<'a>, body: &[u8], date: &'a str, by: &'a Credentials) -> String {
-        let headers = &mut *post.headers;
+    pub(super) fn authorize<'a>(&self, post: Post<'a>, body: &[u8], date: &'a str, by: &'a Credentials) -> String {
+        let Post { region, service, mut headers } = post;
         headers.push(("x-amz-date", date));
         headers.extend(by.session_token().map(|token| ("x-amz-security-token", token)));
         headers.sort_unstable_by_key(|(name, _)| *name);
@@ -56,14 +56,14 @@ impl DaysKey {
         // An empty line each for the query, which there is none of, and after the headers.
         let mut canonical = String::with_capacity(512);
         canonical.push_str("POST\n/\n\n");
-        for (name, value) in &*headers {
+        for (name, value) in &headers {
             names.extend([if names.is_empty() { "" } else { ";" }, name]);
             canonical.extend([name, ":", value.trim(), "\n"]);
         }
         canonical.extend(["\n", &names, "\n"]);
         push_hex(&mut canonical, &Sha256::digest(body));
 
-        let scope = [&date[..8], "/", post.region, "/", post.service, "/aws4_request"].concat();
+        let scope = [&date[..8], "/", region, "/", service, "/aws4_request"].concat();
         let mut to_sign = ["AWS4-HMAC-SHA256\n", date, "\n", &scope, "\n"].concat();
         push_hex(&mut to_sign, &Sha256::digest(&canonical));
         let key = self.key(&scope, by);

@@ -22,6 +22,7 @@ const SERVICE: Service = Service {
     target: "AmazonSQS",
     content_type: "application/x-amz-json-1.0",
     endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+    query: None,
 };
 const ASK: Operation = Operation { action: "DeleteMessageBatch", timeout: Duration::from_secs(5), repeatable: true };
 
@@ -225,7 +226,8 @@ echo '{"Version":1,"AccessKeyId":"KEY'$n'","SecretAccessKey":"s","SessionToken":
     let process = CredentialProcessProvider::new(format!("sh {} {}", script.display(), dir.display()));
     let credentials = Credentials::new(SharedCredentialsProvider::new(process), None);
     let endpoint = format!("{}/", stub.url).parse().unwrap();
-    AwsClient::new(SERVICE, HttpClient::new(None).unwrap(), credentials, "eu-west-1".to_owned(), endpoint)
+    let spoken = Spoken::new(Protocol::Json, None, false);
+    AwsClient::new(SERVICE, HttpClient::new(None).unwrap(), credentials, "eu-west-1".to_owned(), endpoint, spoken)
 }
 
 #[tokio::test]

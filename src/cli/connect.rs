@@ -2,13 +2,13 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use super::{context::Context, environment::lookup, exit::Exit, report::Failure};
+use super::{context::Context, environment::lookup, exit::Exit, iam, report::Failure};
 use crate::{
-    config::{Config, DatabaseConfig, Dedupe, VaultConfig},
+    config::{self, Config, DatabaseConfig, Dedupe, VaultConfig},
     db::{Connector, Timeouts, account, conninfo::Conninfo},
     queue::{
         QueueError,
-        sqs::{SqsQueue, SqsSettings},
+        sqs::{Protocol, SqsQueue, SqsSettings},
     },
     start::Databases,
     vault::keyring::{KeyRing, Lookup},
@@ -52,7 +52,13 @@ pub(super) async fn queue(config: &Config) -> Result<SqsQueue, Failure> {
             "name it with --queue-url, MASQ_QUEUE_URL or url in [queue]; `masq demo` and `masq queue` need none",
         ));
     };
-    let settings = SqsSettings { queue: url.clone(), endpoint: config.queue.endpoint.clone(), ca_bundle: None };
+    let protocol = match config.queue.protocol {
+        config::Protocol::Auto => Protocol::Auto,
+        config::Protocol::Json => Protocol::Json,
+        config::Protocol::Query => Protocol::Query,
+    };
+    let endpoint = config.queue.endpoint.clone();
+    let settings = SqsSettings { queue: url.clone(), endpoint, ca_bundle: None, protocol };
     // Nothing has been called yet, so whatever is wrong is wrong on this side.
     let queue = SqsQueue::connect(settings, &lookup).await.map_err(|error| match error {
         QueueError::Denied { reason, .. } => Failure::new(Exit::Config, reason),
@@ -73,8 +79,8 @@ pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
         return Err(Failure::new(Exit::Config, "no database is named")
             .hint("name it with --database-url, DATABASE_URL, PGHOST and its like, or url in [database]"));
     }
-    let DatabaseConfig { url, password_file, .. } = &config.database;
-    connector_to(config, url.as_deref().unwrap_or_default(), password_file.as_deref())
+    let DatabaseConfig { url, password_file, auth, .. } = &config.database;
+    connector_to(config, url.as_deref().unwrap_or_default(), password_file.as_deref(), *auth)
 }
 
 /// The way to the database with the slots, if they are in one of their own.
@@ -82,8 +88,8 @@ pub(super) fn connector(config: &Config) -> Result<Connector, Failure> {
 /// # Errors
 /// As [`connector`].
 pub(super) fn slots(config: &Config) -> Result<Option<Connector>, Failure> {
-    let VaultConfig { slots_url, slots_password_file, .. } = &config.vault;
-    slots_url.as_ref().map(|url| connector_to(config, url, slots_password_file.as_deref())).transpose()
+    let VaultConfig { slots_url, slots_password_file, slots_auth, .. } = &config.vault;
+    slots_url.as_ref().map(|url| connector_to(config, url, slots_password_file.as_deref(), *slots_auth)).transpose()
 }
 
 /// The ways to both.
@@ -94,7 +100,12 @@ pub(super) fn databases(config: &Config) -> Result<Databases, Failure> {
     Ok(Databases { rows: connector(config)?, slots: slots(config)? })
 }
 
-fn connector_to(config: &Config, url: &str, password_file: Option<&Path>) -> Result<Connector, Failure> {
+fn connector_to(
+    config: &Config,
+    url: &str,
+    password_file: Option<&Path>,
+    auth: config::Auth,
+) -> Result<Connector, Failure> {
     let mut conninfo = Conninfo::parse(url, account::me(&lookup).as_deref(), &lookup)?;
     for warning in &conninfo.warnings {
         tracing::warn!(part = "database", "{warning}");
@@ -109,7 +120,11 @@ fn connector_to(config: &Config, url: &str, password_file: Option<&Path>) -> Res
         statement: database.statement_timeout,
         idle_in_transaction: IDLE_IN_TRANSACTION,
     };
-    Ok(Connector::new(conninfo, timeouts)?)
+    let connector = Connector::new(conninfo, timeouts)?;
+    Ok(match auth {
+        config::Auth::Password => connector,
+        config::Auth::RdsIam => iam::with_tokens(connector)?,
+    })
 }
 
 /// By a connection string, or by libpq's variables.

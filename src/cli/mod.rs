@@ -7,6 +7,7 @@ mod context;
 mod environment;
 mod exit;
 mod hygiene;
+mod iam;
 mod lines;
 mod opening;
 mod passphrase;

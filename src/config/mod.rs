@@ -26,7 +26,7 @@ pub use complaint::{Complaint, Complaints, Place};
 pub use dedupe::Dedupe;
 pub use keys::KeysConfig;
 pub use path::Path;
-pub use sections::{DatabaseConfig, Envelope, HttpConfig, LedgerConfig, QueueConfig, TableName};
+pub use sections::{Auth, DatabaseConfig, Envelope, HttpConfig, LedgerConfig, Protocol, QueueConfig, TableName};
 pub use template::template;
 pub use vault::{AuditConfig, DeadLettersConfig, VaultConfig};
 

@@ -11,6 +11,8 @@ pub struct QueueConfig {
     pub url: Option<String>,
     /// Where the service answers, if not where AWS's rules say.
     pub endpoint: Option<String>,
+    /// How SQS is spoken with.
+    pub protocol: Protocol,
     /// How long a received message is hidden from others; `None`: as the queue itself says.
     pub visibility: Option<Duration>,
     /// What messages come wrapped in.
@@ -26,6 +28,11 @@ impl QueueConfig {
         Self {
             url: values.text("url").map(str::to_owned),
             endpoint: values.text("endpoint").map(str::to_owned),
+            protocol: match given(values.text("protocol")) {
+                "json" => Protocol::Json,
+                "query" => Protocol::Query,
+                _ => Protocol::Auto,
+            },
             visibility: duration(values, "visibility"),
             envelope: match given(values.text("envelope")) {
                 "sns" => Envelope::Sns,
@@ -42,6 +49,15 @@ impl QueueConfig {
     }
 }
 
+/// `protocol`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the words of the configuration
+pub enum Protocol {
+    Auto,
+    Json,
+    Query,
+}
+
 /// `envelope`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the words of the configuration
@@ -52,6 +68,21 @@ pub enum Envelope {
     Auto,
 }
 
+/// `auth` and `slots_auth`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Nothing: a password, if one is given.
+    Password,
+    /// A token of AWS credentials, which RDS takes.
+    RdsIam,
+}
+
+impl Auth {
+    pub(super) fn build(values: &Values, key: &str) -> Self {
+        if given(values.text(key)) == "rds-iam" { Self::RdsIam } else { Self::Password }
+    }
+}
+
 /// `[database]`
 #[derive(Clone)]
 pub struct DatabaseConfig {
@@ -59,6 +90,8 @@ pub struct DatabaseConfig {
     pub url: Option<String>,
     /// A file whose first line is the password.
     pub password_file: Option<PathBuf>,
+    /// What stands in where no password is given.
+    pub auth: Auth,
     /// Workers, each with a connection of its own.
     pub connections: usize,
     /// `connect_timeout`
@@ -74,6 +107,7 @@ impl DatabaseConfig {
         Self {
             url: values.text("url").map(str::to_owned),
             password_file: values.text("password_file").map(PathBuf::from),
+            auth: Auth::build(values, "auth"),
             connections: given(values.integer("connections").and_then(|number| usize::try_from(number).ok())),
             connect_timeout: given(duration(values, "connect_timeout")),
             lock_timeout: given(duration(values, "lock_timeout")),

@@ -51,6 +51,11 @@ pub const SECTIONS: &[Section] = &[
             setting("url", Kind::Url, "The queue's URL."),
             setting("endpoint", Kind::Url, "Where SQS answers, if it is not where AWS's rules say."),
             setting(
+                "protocol",
+                Kind::Word(&["auto", "json", "query"]),
+                "SQS's JSON protocol, the older query protocol, or whichever the endpoint understands.",
+            ),
+            setting(
                 "visibility",
                 // SQS allows 12 h at most; below 2 s a lease would be extended more often than once a second.
                 Kind::Duration(2 * SECOND, 12 * HOUR),
@@ -80,6 +85,7 @@ pub const SECTIONS: &[Section] = &[
         settings: &[
             setting("url", Kind::Text, "The connection string, as a URL or as keywords, as psql takes it."),
             setting("password_file", Kind::Text, "A file whose first line is the password."),
+            setting("auth", Kind::Word(&AUTH), AUTH_IS),
             setting("connections", Kind::Integer(1, 64), "How many workers there are, each with its own connection."),
             setting("connect_timeout", Kind::Duration(SECOND, 5 * MINUTE), "How long a connection may take to open."),
             setting("lock_timeout", Kind::Duration(SECOND / 10, 5 * MINUTE), "How long a statement waits for a lock."),
@@ -121,6 +127,7 @@ pub const SECTIONS: &[Section] = &[
         settings: &[
             setting("slots_url", Kind::Text, "The database with the slots; left out, they are where the rows are."),
             setting("slots_password_file", Kind::Text, "A file whose first line is the password for it."),
+            setting("slots_auth", Kind::Word(&AUTH), AUTH_IS),
             setting(
                 "retention",
                 Kind::Duration(DAY, 36500 * DAY),
@@ -172,6 +179,10 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
 ];
+
+/// How to show a database who connects.
+const AUTH: [&str; 2] = ["password", "rds-iam"];
+const AUTH_IS: &str = "A password, or where none is given a token that Amazon RDS takes for one, of AWS credentials.";
 
 /// The name of the section whose keys are columns.
 pub const COLUMNS: &str = "columns";

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use super::{duration, given, layers::Values};
+use super::{Auth, duration, given, layers::Values};
 
 /// `[vault]`
 #[derive(Clone)]
@@ -11,6 +11,8 @@ pub struct VaultConfig {
     pub slots_url: Option<String>,
     /// A file whose first line is the password for it.
     pub slots_password_file: Option<PathBuf>,
+    /// What stands in where no password for it is given.
+    pub slots_auth: Auth,
     /// How long a sealed value is kept; `None`: until its person is erased.
     pub retention: Option<Duration>,
     /// How long backups of the database with the slots are kept: so long an erasure takes to be complete.
@@ -29,6 +31,7 @@ impl VaultConfig {
         Self {
             slots_url: values.text("slots_url").map(str::to_owned),
             slots_password_file: values.text("slots_password_file").map(PathBuf::from),
+            slots_auth: Auth::build(values, "slots_auth"),
             retention: duration(values, "retention"),
             backup_retention: given(duration(values, "backup_retention")),
             erasures: values.text("erasures").map(PathBuf::from),

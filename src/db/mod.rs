@@ -12,6 +12,7 @@ pub mod examine;
 mod explain;
 pub mod known_keys;
 pub mod migrations;
+pub mod passwords;
 pub mod roles;
 pub mod slots;
 pub mod sqlstate;
@@ -42,6 +43,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::vault::refusal::Refusal;
 use conninfo::{ChannelBinding, Conninfo, Endpoint, Host, SslMode};
 pub use explain::ConnectError;
+use passwords::Passwords;
 pub use tls::TlsError;
 
 /// A server that vanished is noticed within 30 + 3 × 10 s of silence. Shorter would give up a server that a failing
@@ -99,6 +101,7 @@ pub struct Connector {
     conninfo: Conninfo,
     timeouts: Timeouts,
     tls: MakeRustlsConnect,
+    passwords: Option<Arc<dyn Passwords>>,
 }
 
 impl Connector {
@@ -108,7 +111,7 @@ impl Connector {
     /// If a certificate or key that TLS needs cannot be used.
     pub fn new(conninfo: Conninfo, timeouts: Timeouts) -> Result<Self, ConnectError> {
         let tls = tls::connector(&conninfo.tls)?;
-        Ok(Self { conninfo, timeouts, tls })
+        Ok(Self { conninfo, timeouts, tls, passwords: None })
     }
 
     /// What it connects to; its `Display` is fit for logs.
@@ -148,8 +151,10 @@ impl Connector {
     }
 
     async fn attempt(&self, endpoint: &Endpoint) -> Result<Session, ConnectError> {
-        let connected = match self.dial(endpoint, Some(self.timeouts.options())).await {
-            Err(error) if is_refused_by_pooler(&error) => self.dial(endpoint, None).await,
+        let password = self.password(endpoint).await?;
+        let password = password.as_ref().map(|password| password.as_str());
+        let connected = match self.dial(endpoint, password, Some(self.timeouts.options())).await {
+            Err(error) if is_refused_by_pooler(&error) => self.dial(endpoint, password, None).await,
             other => other,
         };
         let (client, connection) = connected.map_err(|error| explain::explain(&error, endpoint, &self.conninfo))?;
@@ -157,12 +162,20 @@ impl Connector {
     }
 
     /// Connects with these options besides the connection string's own.
-    async fn dial(&self, endpoint: &Endpoint, options: Option<String>) -> Result<Dialled, Error> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        password: Option<&str>,
+        options: Option<String>,
+    ) -> Result<Dialled, Error> {
         let mode = self.ssl_mode(endpoint);
         let own = self.conninfo.options.clone();
         let options: Vec<String> = own.into_iter().chain(options).collect();
         let config = |mode| {
             let mut config = self.config(endpoint, mode);
+            if let Some(password) = password {
+                config.password(password);
+            }
             if !options.is_empty() {
                 config.options(options.join(" "));
             }
@@ -213,9 +226,6 @@ impl Connector {
         };
         if let Some(address) = endpoint.address {
             config.hostaddr(address);
-        }
-        if let Some(password) = &endpoint.password {
-            config.password(password.as_str());
         }
         if conninfo.read_write {
             config.target_session_attrs(config::TargetSessionAttrs::ReadWrite);

@@ -48,7 +48,9 @@ pub(super) fn refusal(action: &'static str, error: &AwsError) -> QueueError {
     };
     let unavailable = |cause| QueueError::Unavailable { action, reason: reason.clone(), cause };
     match error {
-        AwsError::Network { .. } | AwsError::Timeout { .. } | AwsError::Server { .. } => unavailable(Cause::Fault),
+        AwsError::Network { .. } | AwsError::Timeout { .. } | AwsError::Server { .. } | AwsError::Unreadable { .. } => {
+            unavailable(Cause::Fault)
+        }
         AwsError::Throttled { code } if code == "OverLimit" => unavailable(Cause::Crowded),
         AwsError::Throttled { .. } => unavailable(Cause::Throttled),
         AwsError::Credentials { passing: true, .. } => unavailable(Cause::Fault),

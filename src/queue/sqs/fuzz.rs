@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use hyper::{HeaderMap, StatusCode, header::HeaderValue};
 
-use super::{read, refusal, wire};
+use super::{query, read, refusal, wire};
 use crate::aws::from_answer;
 
 /// Reads an answer as each operation would, and as an error of this status and type.
@@ -16,6 +16,10 @@ use crate::aws::from_answer;
 pub fn read_answer(status: u16, error_type: &str, body: &[u8]) {
     drop(wire::messages(body));
     drop(read::<wire::UrlAnswer>("GetQueueUrl", body));
+    if let Ok(translated) = (query::QUERY.answer)(body) {
+        assert!(read::<serde_json::Value>("ReceiveMessage", &translated).is_ok(), "what is translated is JSON");
+        drop(wire::messages(&translated));
+    }
     if let Ok(answer) = read::<wire::AttributesAnswer>("GetQueueAttributes", body) {
         drop(serde_json::from_str::<wire::RedrivePolicy>(&answer.attributes.redrive_policy));
     }

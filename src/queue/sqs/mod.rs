@@ -1,4 +1,5 @@
-//! Amazon SQS, and whatever speaks its JSON protocol: six operations on the lean client of [`crate::aws`].
+//! Amazon SQS, and whatever speaks its JSON protocol or the one before it ([`query`]): six operations on the lean client
+//! of [`crate::aws`].
 //!
 //! It sends batches of ten, several at once, and says for every entry whether it was done. It does not wait, back off or
 //! repeat: whoever holds the queue does.
@@ -6,6 +7,7 @@
 mod call;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod query;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ use self::{
     wire::{BATCH, IDS, ReceivedMessage},
 };
 use super::{Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt, room::Room};
+pub use crate::aws::Protocol;
 use crate::{
     aws::{AwsClient, AwsSettings, Operation, Service},
     pii::Pii,
@@ -41,6 +44,7 @@ const SQS: Service = Service {
     target: "AmazonSQS",
     content_type: "application/x-amz-json-1.0",
     endpoint_variable: "AWS_ENDPOINT_URL_SQS",
+    query: Some(query::QUERY),
 };
 
 /// How long a call may take that does not wait for messages. SQS answers in some 10 ms; a longer wait holds back a
@@ -66,6 +70,8 @@ pub struct SqsSettings {
     pub endpoint: Option<String>,
     /// A PEM file of trusted authorities, in place of the system's and of `AWS_CA_BUNDLE`'s.
     pub ca_bundle: Option<PathBuf>,
+    /// JSON, the older query protocol, or whichever the endpoint understands.
+    pub protocol: Protocol,
 }
 
 /// A queue of Amazon SQS.
@@ -121,10 +127,11 @@ impl SqsQueue {
         settings: SqsSettings,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> impl Future<Output = Result<Self, QueueError>> + Send + use<> {
-        let SqsSettings { queue, endpoint, ca_bundle } = settings;
+        let SqsSettings { queue, endpoint, ca_bundle, protocol } = settings;
         let by_url = queue.contains("://");
         let resource = by_url.then(|| queue.clone());
-        let client = AwsClient::connect(SQS, AwsSettings { endpoint, resource, region: None, ca_bundle }, lookup);
+        let settings = AwsSettings { endpoint, resource, region: None, ca_bundle, protocol };
+        let client = AwsClient::connect(SQS, settings, lookup);
         async move {
             let client = client.await.map_err(|error| refusal("connect", &error))?;
             let url = if by_url { queue } else { find(&client, &queue).await? };

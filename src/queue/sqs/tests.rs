@@ -294,7 +294,8 @@ async fn a_group_goes_with_every_message() {
 #[tokio::test]
 async fn a_bare_name_is_looked_up() {
     let stub = Stub::start([Step::ok(r#"{"QueueUrl":"http://elsewhere/1/login-queue"}"#), Step::ok("{}")]).await;
-    let settings = SqsSettings { queue: "login-queue".to_owned(), endpoint: Some(stub.url.clone()), ca_bundle: None };
+    let (queue, endpoint) = ("login-queue".to_owned(), Some(stub.url.clone()));
+    let settings = SqsSettings { queue, endpoint, ..SqsSettings::default() };
     let queue = SqsQueue::connect(settings, &environment).await.unwrap();
     assert_eq!((queue.url(), queue.name()), ("http://elsewhere/1/login-queue", "login-queue"));
     queue.depth().await.unwrap();

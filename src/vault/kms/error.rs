@@ -41,6 +41,7 @@ impl KmsError {
             | AwsError::Timeout { .. }
             | AwsError::Throttled { .. }
             | AwsError::Server { .. }
+            | AwsError::Unreadable { .. }
             | AwsError::Credentials { passing: true, .. } => Self::Unavailable { key, action, reason },
             AwsError::Credentials { .. } | AwsError::Denied { .. } | AwsError::ClockSkew { .. } => {
                 Self::Denied { key, action, reason }

@@ -28,6 +28,7 @@ const KMS: Service = Service {
     target: "TrentService",
     content_type: "application/x-amz-json-1.1",
     endpoint_variable: "AWS_ENDPOINT_URL_KMS",
+    query: None,
 };
 
 /// How long one call may take. KMS answers in some 10 ms; longer bears a slow network, shorter finds out sooner that
