@@ -256,7 +256,9 @@ impl<'a> Document<'a> {
         const FEW: usize = 12;
         let (mut few, mut count) = ([0; FEW], 0);
         for (key, _) in self.members(object).take(FEW + 1) {
-            few.get_mut(count).map_or((), |at| *at = key);
+            if let Some(at) = few.get_mut(count) {
+                *at = key;
+            }
             count += 1;
         }
         if count <= FEW {
