@@ -12,6 +12,7 @@ use masq::{
     queue::memory::{MemoryQueue, MemoryQueues, Settings},
 };
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Command;
 
 use crate::{
     support::{Database, Keys, config_of, finish, login, service, until},
@@ -20,7 +21,7 @@ use crate::{
 
 /// Messages of the backlog, of which half are to be settled. Fewer would give what happens once, at the start and at the
 /// stop, too much weight; more would only take longer.
-const BACKLOG: u64 = 30_000;
+const BACKLOG: u64 = 40_000;
 
 /// Messages before anything is counted: partitions are made, catalogues read.
 const WARM: u64 = 100;
@@ -47,7 +48,7 @@ const PLAIN: Bounds = Bounds { requests: 0.205, transactions: 1.0, commits: 6.0,
 
 /// With two values sealed for each row, which is the most there can be: every person and every address is new. 1,630 bytes
 /// were counted: two entries and a slot, each with random keys in its indexes.
-const SEALED: Bounds = Bounds { wal: 1_750.0, ..PLAIN };
+const SEALED: Bounds = Bounds { wal: 1_690.0, ..PLAIN };
 
 /// The login pipeline without the vault.
 const VAULT_OFF: &str = r#"
@@ -134,46 +135,73 @@ impl Bill {
     }
 }
 
-async fn bill(file: &str) -> Bill {
-    let (keys, database, counted) = (Keys::create(), Database::alone().await, Counted::start().await);
-    database.prepare(&config_of(file)).await;
-    // Its own writes would be counted too.
-    database.execute("ALTER SYSTEM SET autovacuum = off").await;
-    database.execute("SELECT pg_reload_conf()").await;
-    let path = keys.directory.path().join("masq.toml");
-    std::fs::write(&path, file).unwrap();
-    let (worker, keys, url) = (database.login("worker"), keys.path(), counted.server.queue_url("login-queue"));
-    let run = |more: &[&str]| {
-        let named = ["--config", path.to_str().unwrap(), "run", "--queue-url", &url, "--database-url", &worker];
+/// A worker's way from a queue to a database, in which nothing else happens.
+struct Way {
+    keys: Keys,
+    database: Database,
+    counted: Counted,
+}
+
+impl Way {
+    async fn new(file: &str) -> Self {
+        let (keys, database, counted) = (Keys::create(), Database::alone().await, Counted::start().await);
+        std::fs::write(keys.directory.path().join("masq.toml"), file).unwrap();
+        database.prepare(&config_of(file)).await;
+        // Its writes would be counted, too.
+        database.execute("ALTER SYSTEM SET autovacuum = off").await;
+        database.execute("SELECT pg_reload_conf()").await;
+        Self { keys, database, counted }
+    }
+
+    fn run(&self, more: &[&str]) -> Command {
+        let (keys, file) = (self.keys.path(), self.keys.directory.path().join("masq.toml"));
+        let (queue, database) = (self.counted.server.queue_url("login-queue"), self.database.login("worker"));
+        let named = ["--config", file.to_str().unwrap(), "run", "--queue-url", &queue, "--database-url", &database];
         service(&[&named[..], &["--keys", keys.to_str().unwrap()], more].concat())
-    };
+    }
 
-    counted.send(0..WARM);
-    let (exit, _, stderr) = finish(run(&["--drain"])).await;
-    assert_eq!(exit, 0, "{stderr}");
-    counted.send(WARM..WARM + BACKLOG);
-    let session = database.session().await;
-    // Otherwise one in the middle would have pages written whole.
+    /// What the first messages need is made with others, which are not counted.
+    async fn warm(&self) {
+        self.counted.send(0..WARM);
+        let (exit, _, stderr) = finish(self.run(&["--drain"])).await;
+        assert_eq!(exit, 0, "{stderr}");
+    }
+
+    /// Settles half of a backlog, so that to the end there is one, and answers how many messages that were. What is in
+    /// hand at the stop is settled, so all that was received was deleted.
+    async fn settle_half(&self) -> u64 {
+        let child = self.run(&[]).spawn().unwrap();
+        until("half of it is settled", async || self.counted.left() <= BACKLOG / 2).await;
+        let id = i32::try_from(child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), Signal::TERM).unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let settled = BACKLOG - self.counted.left();
+        assert!(settled < BACKLOG, "there was no backlog at the end");
+        settled
+    }
+
+    /// Every one of these messages is a row and has its key; the number of transactions that said so.
+    async fn transactions(&self, settled: u64) -> u64 {
+        let count = "SELECT (SELECT count(*) FROM user_logins), (SELECT count(*) FROM masq.ledger)";
+        assert_eq!(self.database.query(count).await, [format!("{0}\t{0}", settled + WARM)]);
+        let transactions = self.database.query("SELECT count(DISTINCT xmin::text) FROM masq.ledger").await;
+        transactions[0].parse().unwrap()
+    }
+}
+
+async fn bill(file: &str) -> Bill {
+    let way = Way::new(file).await;
+    way.warm().await;
+    way.counted.send(WARM..WARM + BACKLOG);
+    let session = way.database.session().await;
+    // One in the middle would have pages written whole.
     session.batch_execute("CHECKPOINT").await.unwrap();
-    let (requests, before) = (counted.requests(), Meter::read(&session).await);
-
-    let child = run(&[]).spawn().unwrap();
-    until("half of it is settled", async || counted.left() <= BACKLOG / 2).await;
-    // Until the end there is a backlog. What is in hand is settled, so what was received was deleted.
-    let id = i32::try_from(child.id().unwrap()).unwrap();
-    kill_process(Pid::from_raw(id).unwrap(), Signal::TERM).unwrap();
-    let output = child.wait_with_output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
-    let after = Meter::read(&session).await;
-    let settled = BACKLOG - counted.left();
-    assert!(settled < BACKLOG, "there was no backlog at the end");
-    let count = "SELECT (SELECT count(*) FROM user_logins), (SELECT count(*) FROM masq.ledger)";
-    assert_eq!(database.query(count).await, [format!("{0}\t{0}", settled + WARM)]);
-    let transactions = database.query("SELECT count(DISTINCT xmin::text) FROM masq.ledger").await;
-    let (transactions, messages) = (transactions[0].parse::<f64>().unwrap(), settled as f64);
-    let requests = counted.requests() - requests;
-    counted.server.stop().await;
+    let (requests, before) = (way.counted.requests(), Meter::read(&session).await);
+    let settled = way.settle_half().await;
+    let (requests, after) = (way.counted.requests() - requests, Meter::read(&session).await);
+    let (transactions, messages) = (way.transactions(settled).await as f64, settled as f64);
+    way.counted.server.stop().await;
     let bill = Bill {
         requests: requests as f64 / messages,
         transactions: transactions / messages * 1000.0,
