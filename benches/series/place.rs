@@ -34,6 +34,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    #[allow(clippy::disallowed_methods, reason = "initdb is looked for on the PATH")]
     pub(crate) async fn new() -> Result<Self, String> {
         let directory = Scratch::new("masq-series-").map_err(told)?;
         keyring::create(&directory.path().join("keys"), None).map_err(told)?;
@@ -41,7 +42,7 @@ impl Place {
         std::fs::write(directory.path().join("on.toml"), "").map_err(told)?;
         let options = Options {
             directory: directory.path().join("cluster"),
-            path: std::env::var("PATH").ok(), // where initdb may be
+            path: std::env::var("PATH").ok(),
             ..Options::default()
         };
         Ok(Self { server: PrivatePostgres::start(&options).await.map_err(told)?, directory })
