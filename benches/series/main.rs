@@ -12,6 +12,7 @@ mod run;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     place::Place,
@@ -55,12 +56,26 @@ impl Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match series(&arguments).await {
+    // Dropped in the middle, it takes everything that it has started with it.
+    let measured = tokio::select! {
+        measured = series(&arguments) => measured,
+        () = stopped() => Err("stopped before the end".to_owned()),
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(wrong) => {
             eprintln!("{wrong}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Until Ctrl-C or SIGTERM.
+async fn stopped() {
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
     }
 }
 
