@@ -27,6 +27,7 @@ mod dead;
 mod deliveries;
 mod demo;
 mod forget;
+mod guards;
 mod hostile;
 mod kms;
 mod limits;

@@ -59,7 +59,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(20);
 const LONGEST_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Requests of one `delete` or `extend` at the same time. More shortens a batch of thousands; fewer open connections.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 
 /// Which queue, and how to get there.
 #[derive(Clone, Debug, Default)]
