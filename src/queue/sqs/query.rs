@@ -116,8 +116,8 @@ mod tests {
     fn requests_are_forms() {
         let url = "http://localhost:4566/000000000000/q";
         let receive = json!({"QueueUrl": url, "MaxNumberOfMessages": 10, "AttributeNames": ["A", "B"]});
-        let (path, body) = written("ReceiveMessage", &receive);
-        assert_eq!(path, "/000000000000/q");
+        let (place, body) = written("ReceiveMessage", &receive);
+        assert_eq!(place, "/000000000000/q");
         assert_eq!(
             body,
             "Action=ReceiveMessage&Version=2012-11-05&AttributeName.1=A&AttributeName.2=B&MaxNumberOfMessages=10\
