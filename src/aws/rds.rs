@@ -5,6 +5,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -14,7 +15,7 @@ use aws_sigv4::{
     sign::v4,
 };
 use hyper::Uri;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::{
@@ -37,7 +38,12 @@ pub struct RdsTokens {
     http: HttpClient,
     static_keys: Option<SharedCredentialsProvider>,
     profile: Option<String>,
-    found: OnceCell<(String, Credentials)>,
+    found: Mutex<Option<Arc<Found>>>,
+}
+
+struct Found {
+    region: String,
+    credentials: Credentials,
 }
 
 impl RdsTokens {
@@ -58,7 +64,7 @@ impl RdsTokens {
             http: HttpClient::new(ca_bundle.as_deref())?,
             static_keys: credentials::from_environment(lookup),
             profile: lookup("AWS_PROFILE"),
-            found: OnceCell::new(),
+            found: Mutex::default(),
         })
     }
 
@@ -67,20 +73,25 @@ impl RdsTokens {
     /// # Errors
     /// No region or no credentials can be found.
     pub async fn token(&self, host: &str, port: u16, user: &str) -> Result<Zeroizing<String>, AwsError> {
-        let (region, credentials) = self.found.get_or_try_init(|| self.find()).await?;
-        let by = credentials.get().await?;
+        let found = self.found().await?;
+        let by = found.credentials.get().await?;
         let mut url = address(host, port);
         let uri: Uri = url.parse().map_err(|_| AwsError::Configuration("the database's host is no name".to_owned()))?;
-        let region = region_of(&uri).unwrap_or_else(|| region.clone());
+        let region = region_of(&uri).unwrap_or_else(|| found.region.clone());
         url.push_str("/?Action=connect&DBUser=");
         encode(user, &mut url);
         presigned(&url, &region, &by, SystemTime::now())
     }
 
-    async fn find(&self) -> Result<(String, Credentials), AwsError> {
+    async fn found(&self) -> Result<Arc<Found>, AwsError> {
+        let mut kept = self.found.lock().await;
+        if let Some(found) = &*kept {
+            return Ok(found.clone());
+        }
         let place = self.wanted.clone().resolve(&self.http).await?;
         let provider = self.static_keys.clone().unwrap_or_else(|| place.credentials(&self.http));
-        Ok((place.region, Credentials::new(provider, self.profile.clone())))
+        let credentials = Credentials::new(provider, self.profile.clone());
+        Ok(kept.insert(Arc::new(Found { region: place.region, credentials })).clone())
     }
 }
 

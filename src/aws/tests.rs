@@ -6,16 +6,20 @@ use std::{
     net::TcpListener,
     path::Path,
     process::Command,
+    sync::atomic::Ordering,
+    time::SystemTime,
 };
 
 use aws_config::credential_process::CredentialProcessProvider;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::{
     stub::{Step, Stub, environment},
     *,
 };
+use crate::queue::room::Room;
 
 const SERVICE: Service = Service {
     name: "sqs",
@@ -225,9 +229,15 @@ echo '{"Version":1,"AccessKeyId":"KEY'$n'","SecretAccessKey":"s","SessionToken":
     fs::write(&script, text).unwrap();
     let process = CredentialProcessProvider::new(format!("sh {} {}", script.display(), dir.display()));
     let credentials = Credentials::new(SharedCredentialsProvider::new(process), None);
-    let endpoint = format!("{}/", stub.url).parse().unwrap();
-    let spoken = Spoken::new(Protocol::Json, None, false);
-    AwsClient::new(SERVICE, HttpClient::new(None).unwrap(), credentials, "eu-west-1".to_owned(), endpoint, spoken)
+    AwsClient::new(Inner {
+        service: SERVICE,
+        http: HttpClient::new(None).unwrap(),
+        credentials,
+        region: "eu-west-1".to_owned(),
+        endpoint: format!("{}/", stub.url).parse().unwrap(),
+        clock_offset: 0.into(),
+        spoken: Spoken::new(Protocol::Json, None, false),
+    })
 }
 
 #[tokio::test]

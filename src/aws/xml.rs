@@ -208,7 +208,28 @@ fn character(name: &str) -> Option<char> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_was_escaped_comes_back(text in any::<String>()) {
+            let escaped = text.replace('&', "&amp;").replace('<', "&lt;");
+            let root = Element::parse(format!("<a><b>{escaped}</b></a>").as_bytes());
+            prop_assert_eq!(&root.unwrap().children[0].text, &text);
+            if !text.contains("]]>") {
+                prop_assert_eq!(super::Element::parse(format!("<a><![CDATA[{text}]]></a>").as_bytes()).unwrap().text, text);
+            }
+        }
+
+        #[test]
+        fn anything_may_come(document in "[<>/&;#xa='\"!\\[\\]CDAT \\-?é]{0,40}") {
+            if let Err(Malformed { at }) = Element::parse(document.as_bytes()) {
+                prop_assert!(at <= document.len());
+            }
+        }
+    }
 
     fn text(document: &str) -> String {
         Element::parse(document.as_bytes()).unwrap_or_else(|error| panic!("{document}: {error}")).text

@@ -157,7 +157,7 @@ impl Connector {
             Err(error) if is_refused_by_pooler(&error) => self.dial(endpoint, password, None).await,
             other => other,
         };
-        let (client, connection) = connected.map_err(|error| explain::explain(&error, endpoint, &self.conninfo))?;
+        let (client, connection) = connected.map_err(|error| self.explain(&error, endpoint))?;
         Ok(Session::drive(client, connection, self.timeouts.begin()))
     }
 

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::{
     ConnectError, Connector,
     conninfo::{Endpoint, Host, SslMode},
+    explain,
 };
 
 /// What answers a password, later.
@@ -54,6 +55,19 @@ impl Connector {
                 passwords.password(host, endpoint.port, &self.conninfo.user).await.map(Some)
             }
             (_, known, _) => Ok(known.clone()),
+        }
+    }
+
+    /// Why there is no session; a password that was made has a remedy of its own.
+    pub(super) fn explain(&self, error: &tokio_postgres::Error, endpoint: &Endpoint) -> ConnectError {
+        match explain::explain(error, endpoint, &self.conninfo) {
+            ConnectError::Denied(text) if self.passwords.is_some() && endpoint.password.is_none() => {
+                ConnectError::Denied(format!(
+                    "{text}; it was a token of RDS: GRANT rds_iam to this login, and allow rds-db:connect to these AWS \
+                     credentials"
+                ))
+            }
+            other => other,
         }
     }
 }

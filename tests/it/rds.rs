@@ -182,7 +182,7 @@ async fn masq_takes_tokens_for_both_databases_and_never_tells_them() {
     session(&server.postgres.conninfo()).await.batch_execute("ALTER ROLE masq PASSWORD 'other'").await.unwrap();
     let (exit, stdout, stderr) = run(file(&url, &url)).await;
     assert_ne!(exit, 0);
-    assert!(stderr.contains("28P01"), "{stderr}");
+    assert!(stderr.contains("28P01") && stderr.contains("GRANT rds_iam to this login"), "{stderr}");
     for told in [&stdout, &stderr] {
         assert!(!told.contains("X-Amz") && !told.contains(SECRET_KEY) && !told.contains(SESSION), "{told}");
     }

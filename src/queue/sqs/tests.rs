@@ -322,8 +322,17 @@ async fn without_keys_a_local_endpoint_gets_dummies() {
 #[test]
 fn an_answer_may_be_anything() {
     let messages = format!(r#"{{"Messages":[{{"MessageId":"{ID}","ReceiptHandle":"h","Body":"\ud800"}},7,null]}}"#);
-    let bodies =
-        ["", "{}", "null", "[", "\u{0}", r#"{"Failed":[{"Id":"0"}],"Successful":[{"Id":"0"},{"Id":"0"}]}"#, &messages];
+    let bodies = [
+        "",
+        "{}",
+        "null",
+        "[",
+        "\u{0}",
+        "<a/>",
+        "<R><XResult><Message/></XResult></R>",
+        r#"{"Failed":[{"Id":"0"}],"Successful":[{"Id":"0"},{"Id":"0"}]}"#,
+        &messages,
+    ];
     for status in [0, 100, 200, 400, 403, 429, 500, 599, 1000, u16::MAX] {
         for error_type in ["", "OverLimit", "a.b#c;d:e", "Sun, 06 Nov 1994 08:49:37 GMT", "\n", "é"] {
             bodies.iter().for_each(|body| fuzz::read_answer(status, error_type, body.as_bytes()));

@@ -167,7 +167,8 @@ impl KmsKey {
         let body = Bytes::from(body);
         let (deadline, mut backoff) = (Instant::now() + PATIENCE, Backoff::new(FIRST, LONGEST));
         loop {
-            let answer = self.client.call(operation, body.clone()).await;
+            // On the heap: a call is rare here, and its future large in whatever waits for it.
+            let answer = Box::pin(self.client.call(operation, body.clone())).await;
             match answer.map_err(|error| KmsError::new(&self.name, action, &error)) {
                 Ok(answer) => return serde_json::from_slice(&answer).map_err(|_| self.unreadable(action)),
                 Err(KmsError::Unavailable { .. }) if Instant::now() < deadline => {
