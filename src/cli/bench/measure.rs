@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{
-    cpu,
+    cpu, latency,
     plan::{Arm, Size},
     process::Process,
     redelivered,
@@ -70,11 +70,11 @@ impl Window {
     fn figures(&self, messages: usize, arm: Arm) -> Figures {
         let messages = messages as f64;
         let each = |time: Duration| time.as_secs_f64() * 1e6 / messages;
-        let mut figures = Figures::from([
-            (Figure::Rate, messages / self.seconds),
-            (Figure::Client, each(self.client)),
-            (Figure::Resident, self.resident as f64 / 1024.0 / 1024.0),
-        ]);
+        let mut figures = Figures::from([(Figure::Rate, messages / self.seconds), (Figure::Client, each(self.client))]);
+        // The others hold all their batches in memory beforehand.
+        if !matches!(arm, Arm::Load | Arm::FullLedger | Arm::Transform) {
+            figures.insert(Figure::Resident, self.resident as f64 / 1024.0 / 1024.0);
+        }
         figures.extend(self.queue.map(|time| (Figure::Queue, each(time))));
         if !matches!(arm, Arm::Drain | Arm::Transform) {
             figures.extend([(Figure::Postgres, each(self.postgres)), (Figure::Wal, self.wal / messages)]);
@@ -95,7 +95,7 @@ impl Bench<'_> {
             Arm::Transform => self.transform().await,
             Arm::Pipeline | Arm::Tenth | Arm::Vault | Arm::Redelivered => self.pipeline(arm).await,
             Arm::Original | Arm::Tuned => self.python(arm).await,
-            Arm::Latency => Err(Wrong(String::new())),
+            Arm::Latency => latency::run(self).await,
         };
         outcome.map_err(|Wrong(why)| why)
     }
@@ -268,7 +268,14 @@ impl Bench<'_> {
         })
     }
 
-    async fn check(&self, database: &str, records: usize, masks: Masks<'_>, since: Option<i64>) -> Result<(), Wrong> {
+    /// Compares what is in a database with what should be.
+    pub(super) async fn check(
+        &self,
+        database: &str,
+        records: usize,
+        masks: Masks<'_>,
+        since: Option<i64>,
+    ) -> Result<(), Wrong> {
         let session = self.world.session(database).await?;
         let checked = Expected { records, masks, since }.check_database(&session).await;
         session.close().await;

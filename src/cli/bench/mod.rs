@@ -5,8 +5,10 @@
 //! not depend on what else the machine does. A run that leaves behind what it should not scores nothing.
 
 mod arm;
+mod copies;
 mod cpu;
 mod gates;
+mod latency;
 mod machine;
 mod measure;
 mod plan;
@@ -76,6 +78,9 @@ pub(super) struct Args {
     /// Measure loading with so many keys in the ledger, too
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     ledger_rows: Option<u64>,
+    /// Measure how long a message that comes alone takes to its row, too
+    #[arg(long)]
+    latency: bool,
     /// Find PostgreSQL's programs initdb and postgres here [default: on PATH and in the usual places]
     #[arg(long, value_name = "DIR")]
     postgres_bin: Option<PathBuf>,
@@ -88,6 +93,7 @@ impl Args {
             (self.ledger_rows.is_some(), &[Arm::FullLedger][..]),
             (self.vault, &[Arm::Vault]),
             (self.redelivered.is_some(), &[Arm::Redelivered]),
+            (self.latency, &[Arm::Latency]),
             (self.with_python, &[Arm::Original, Arm::Tuned]),
         ];
         arms.extend(more.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, arms)| arms));

@@ -2,7 +2,7 @@
 
 /// What is measured by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)] // `about` says what each is
+#[allow(missing_docs)] // `name` says what each is
 pub(super) enum Arm {
     Drain,
     Load,
@@ -18,7 +18,24 @@ pub(super) enum Arm {
 }
 
 impl Arm {
-    /// Its name in tables and JSON.
+    /// Its name in JSON.
+    pub(super) fn id(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Load => "load",
+            Self::FullLedger => "load_full_ledger",
+            Self::Transform => "transform",
+            Self::Pipeline => "pipeline",
+            Self::Tenth => "pipeline_tenth",
+            Self::Vault => "pipeline_vault",
+            Self::Redelivered => "pipeline_redelivered",
+            Self::Original => "original",
+            Self::Tuned => "tuned",
+            Self::Latency => "latency",
+        }
+    }
+
+    /// Its name for people.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Drain => "drain",

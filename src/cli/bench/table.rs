@@ -36,10 +36,9 @@ impl Report<'_> {
         text.push('\n');
         goal(&mut text, ["goal", "value", "min", "max", "gate", "aim", "holds"].map(str::to_owned));
         for gate in self.gates {
-            let number = |value: f64| format!("{value:.}", value = Significant(value));
             let sign = if gate.at_least { '≥' } else { '≤' };
             let of = |pick: fn(&super::results::Spread) -> f64| {
-                gate.value.as_ref().map_or_else(|| "-".to_owned(), |value| number(pick(value)))
+                gate.value.as_ref().map_or_else(|| "-".to_owned(), |value| Significant(pick(value)).to_string())
             };
             let bound = |value: f64| format!("{sign} {value}");
             let holds = if gate.holds() { "yes" } else { "NO" };
@@ -64,12 +63,12 @@ impl Report<'_> {
                 let figures: Map<String, Value> =
                     figures.map(|(figure, spread)| (figure.words().0.to_owned(), spread.json())).collect();
                 let arm_json = json!({ "messages": self.size.of(arm), "figures": figures });
-                (arm.name().to_owned(), arm_json)
+                (arm.id().to_owned(), arm_json)
             })
             .collect();
         let wrong = self.results.wrong.iter();
         let wrong: Vec<Value> =
-            wrong.map(|wrong| json!({ "arm": wrong.arm.name(), "round": wrong.round, "why": wrong.why })).collect();
+            wrong.map(|wrong| json!({ "arm": wrong.arm.id(), "round": wrong.round, "why": wrong.why })).collect();
         json!({
             "machine": self.machine.json(),
             "messages": self.size.messages,

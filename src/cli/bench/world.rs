@@ -51,6 +51,9 @@ const CREDENTIALS: [(&str, &str); 3] =
 /// The name of the queue.
 pub(super) const QUEUE: &str = "bench";
 
+/// The name of another one on the same server, which no worker reads.
+const ASIDE: &str = "aside";
+
 /// Requests with which messages are sent, at the same time.
 const SENDERS: usize = 32;
 
@@ -189,13 +192,10 @@ impl World {
     /// A queue in a process of its own.
     pub(super) async fn queue(&self) -> Result<LocalQueue, Failure> {
         let listen = format!("{}:0", Ipv4Addr::LOCALHOST);
-        let command = self.masq(&["queue", "--listen", &listen, "--create", QUEUE]);
+        let command = self.masq(&["queue", "--listen", &listen, "--create", QUEUE, ASIDE]);
         let mut process = Process::start("the local queue", command).map_err(|error| absent(&error))?;
         let url = process.line().await.map_err(|why| Failure::new(Exit::Absent, why))?;
-        let settings = SqsSettings { queue: url.clone(), ..SqsSettings::default() };
-        let variable =
-            |name: &str| CREDENTIALS.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let queue = SqsQueue::connect(settings, &variable).await?;
+        let queue = connect_to(&url).await?;
         Ok(LocalQueue { process, url, queue })
     }
 
@@ -213,7 +213,18 @@ pub(super) struct LocalQueue {
     pub(super) queue: SqsQueue,
 }
 
+async fn connect_to(url: &str) -> Result<SqsQueue, Failure> {
+    let settings = SqsSettings { queue: url.to_owned(), ..SqsSettings::default() };
+    let variable = |name: &str| CREDENTIALS.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    Ok(SqsQueue::connect(settings, &variable).await?)
+}
+
 impl LocalQueue {
+    /// The queue on this server that no worker reads.
+    pub(super) async fn aside(&self) -> Result<SqsQueue, Failure> {
+        connect_to(&format!("{}{ASIDE}", self.url.trim_end_matches(QUEUE))).await
+    }
+
     /// Sends the first records of a crowd.
     pub(super) async fn fill(&self, records: usize) -> Result<(), Failure> {
         let crowd = Crowd::of(records);
