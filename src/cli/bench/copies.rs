@@ -1,6 +1,6 @@
 //! Batches as bytes that lie ready, and the leanest transaction that makes rows of them: what the database allows.
 
-use std::{collections::HashSet, future::Future};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -35,20 +35,18 @@ impl Copies {
     ///
     /// # Errors
     /// PostgreSQL refuses them.
-    pub(super) fn write(self, session: &Session, copy_rows: &str) -> impl Future<Output = Result<u64, DbError>> {
-        async move {
-            let copied = async {
-                session.batch_execute("BEGIN").await?;
-                let mut keys = std::pin::pin!(session.copy_in(ledger::COPY).await?);
-                keys.send(self.keys).await?;
-                keys.finish().await?;
-                let mut rows = std::pin::pin!(session.copy_in(copy_rows).await?);
-                rows.send(self.rows).await?;
-                let taken = rows.finish().await?;
-                session.batch_execute("COMMIT").await?;
-                Ok(taken)
-            };
-            copied.await.map_err(|error| DbError::new("loading", &error))
-        }
+    pub(super) async fn write(self, session: &Session, copy_rows: &str) -> Result<u64, DbError> {
+        let copied = async {
+            session.batch_execute("BEGIN").await?;
+            let mut keys = std::pin::pin!(session.copy_in(ledger::COPY).await?);
+            keys.send(self.keys).await?;
+            keys.finish().await?;
+            let mut rows = std::pin::pin!(session.copy_in(copy_rows).await?);
+            rows.send(self.rows).await?;
+            let taken = rows.finish().await?;
+            session.batch_execute("COMMIT").await?;
+            Ok(taken)
+        };
+        copied.await.map_err(|error| DbError::new("loading", &error))
     }
 }

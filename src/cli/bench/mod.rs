@@ -132,11 +132,8 @@ async fn measure(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     let observer = world.session("postgres").await?;
     let machine = Machine::read(&observer).await?;
-    context.say(format_args!(
-        "{} rounds of {}",
-        args.rounds,
-        arms.iter().map(|a| a.name()).collect::<Vec<_>>().join(", ")
-    ));
+    let names: Vec<&str> = arms.iter().map(|arm| arm.name()).collect();
+    context.say(format_args!("Rounds: {}; arms in each: {}", args.rounds, names.join("; ")));
     let rounds = usize::try_from(args.rounds).unwrap_or(usize::MAX);
     let bench = Bench { world: &world, observer: &observer, size, python };
     let results = all_rounds(&bench, &arms, rounds, context).await;
@@ -145,9 +142,9 @@ async fn measure(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let gates = gates::gates(&results, &arms);
     let report = Report { machine: &machine, size, rounds, results: &results, gates: &gates };
     if args.json {
-        report::print_json(&report.json())?
+        report::print_json(&report.json())?;
     } else {
-        report::print(report.text())?
+        report::print(report.text())?;
     }
     Ok(match () {
         () if results.wrong.iter().any(|wrong| wrong.arm.is_ours()) => Exit::Bug,
