@@ -10,6 +10,7 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use masq::{
     config::{Config, Sources},
+    local::crowd::{Crowd, Record},
     pipeline::{
         decode::Decoder,
         mask::{Masker, mask},
@@ -25,7 +26,6 @@ use uuid::Uuid;
 /// As many as a worker takes in a wave or two.
 const BATCH: usize = 500;
 const RECORDS: usize = 1_000_000;
-const PEOPLE: usize = 50_000;
 const ROUNDS: usize = 5;
 /// Records between two epochs, as at 20,000 a second and worker.
 const EPOCH: usize = 1_200_000;
@@ -45,38 +45,20 @@ create_date      = { from = "create_date", type = "date", default = "sent_date" 
 struct Case {
     name: &'static str,
     config: &'static str,
-    /// The person, address and device of the n-th record.
-    record: fn(usize) -> (usize, usize, usize),
+    /// The n-th record.
+    record: fn(usize) -> Record,
     records: usize,
 }
 
 const CASES: [Case; 3] = [
-    Case { name: "vault off", config: OFF, record: realistic, records: RECORDS },
-    Case { name: "realistic repeats", config: "", record: realistic, records: RECORDS },
-    Case { name: "every value new", config: "", record: |n| (n, n, n), records: 200_000 },
+    Case { name: "vault off", config: OFF, record: |n| Crowd::of(RECORDS).record(n), records: RECORDS },
+    Case { name: "realistic repeats", config: "", record: |n| Crowd::of(RECORDS).record(n), records: RECORDS },
+    Case { name: "every value new", config: "", record: Record::unlike_any, records: 200_000 },
 ];
 
-/// People of whom some come often; each has three addresses, one of them shared by ten, and two devices.
-fn realistic(n: usize) -> (usize, usize, usize) {
-    let random = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
-    let random = usize::try_from(random).unwrap_or(0);
-    let person = random % PEOPLE * (random / PEOPLE % PEOPLE) / PEOPLE;
-    let place = random % 7;
-    let address = if place == 0 { person / 10 } else { PEOPLE + person * 2 + place % 2 };
-    (person, address, person * 2 + usize::from(random % 5 == 0))
-}
-
 fn message(n: usize, case: &Case) -> Message {
-    let (person, address, device) = (case.record)(n);
-    let [a, b, c, d] = u32::try_from(address + 0x0b00_0000).unwrap_or(0).to_be_bytes();
-    let body = format!(
-        r#"{{"user_id": "user-{person:032x}", "app_version": "2.3.0", "device_type": "android", "ip": "{a}.{b}.{c}.{d}", "locale": "RU", "device_id": "{:03}-{:02}-{:04}"}}"#,
-        device / 1_000_000 % 1000,
-        device / 10_000 % 100,
-        device % 10_000,
-    );
     let key = Key { sent_at: 1_700_000_000_000, id: Uuid::from_u128(n as u128) };
-    Message::new(key, 1, body.into_bytes(), Receipt(String::new()))
+    Message::new(key, 1, (case.record)(n).body().into_bytes(), Receipt(String::new()))
 }
 
 fn cpu() -> Duration {

@@ -20,6 +20,7 @@ mod watch;
 
 mod approve;
 mod audit;
+mod bench;
 mod check;
 mod dead;
 mod demo;
@@ -80,6 +81,7 @@ enum Command {
     Reconcile(reconcile::Args),
     Risk(risk::Args),
     Queue(queue::Args),
+    Bench(bench::Args),
     Schema(schema::Args),
 }
 
@@ -103,6 +105,7 @@ impl Command {
             Self::Reconcile(args) => Box::pin(reconcile::run(args, context)).await,
             Self::Risk(args) => Box::pin(risk::run(args, context)).await,
             Self::Queue(args) => Box::pin(queue::run(args, context)).await,
+            Self::Bench(args) => Box::pin(bench::run(args, context)).await,
             Self::Schema(args) => schema::run(&args),
         }
     }

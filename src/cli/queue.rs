@@ -73,6 +73,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
     ));
     report::print(urls.iter().map(|url| format!("{url}\n")).collect::<String>())?;
     stop.gently.started().await;
+    for (action, requests) in server.requests() {
+        context.say(format_args!("{action}: {requests} requests"));
+    }
     for (trouble, times) in server.stop().await {
         context.say(format_args!("{trouble}: {times} times"));
     }

@@ -21,6 +21,7 @@ mod tidy;
 mod witness;
 
 mod audit;
+mod bench;
 mod canary;
 mod cli;
 mod dead;

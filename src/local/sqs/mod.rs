@@ -15,6 +15,7 @@ mod history;
 mod messages;
 mod protocol;
 mod queues;
+mod requests;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::requests::Requests;
 pub use self::{
     history::History,
     script::{Script, ScriptError, Trouble},
@@ -50,6 +52,7 @@ pub struct SqsServer {
     task: JoinHandle<()>,
     script: Arc<Script>,
     history: History,
+    requests: Arc<Requests>,
 }
 
 /// What every request sees.
@@ -58,6 +61,7 @@ struct Service {
     queues: MemoryQueues,
     script: Arc<Script>,
     history: History,
+    requests: Arc<Requests>,
     started: Instant,
     stopping: CancellationToken,
 }
@@ -84,11 +88,12 @@ impl SqsServer {
         let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
         let stopping = CancellationToken::new();
-        let script = Arc::new(script);
+        let (script, requests) = (Arc::new(script), Arc::new(Requests::default()));
         let service = Service {
             queues,
             script: Arc::clone(&script),
             history: history.clone(),
+            requests: Arc::clone(&requests),
             started: Instant::now(),
             stopping: stopping.clone(),
         };
@@ -101,7 +106,7 @@ impl SqsServer {
                 tracing::error!(%error, "the local queue's server ended");
             }
         });
-        Ok(Self { addr, stopping: stopping.drop_guard(), task, script, history })
+        Ok(Self { addr, stopping: stopping.drop_guard(), task, script, history, requests })
     }
 
     /// Where it listens.
@@ -122,6 +127,11 @@ impl SqsServer {
     /// How often each trouble of the script has happened, by its name.
     pub fn troubles(&self) -> BTreeMap<String, u64> {
         self.script.counts()
+    }
+
+    /// How many requests have come for each operation.
+    pub fn requests(&self) -> BTreeMap<&'static str, u64> {
+        self.requests.counts()
     }
 
     /// Ends long polls with an empty answer, finishes the answers on their way, closes the port, ends the history.

@@ -25,6 +25,7 @@ pub(super) async fn answer(State(service): State<Service>, request: Request) -> 
     let requested_at = service.history.now();
     let (head, body) = request.into_parts();
     let action = text(&head.headers, "x-amz-target").strip_prefix("AmazonSQS.").unwrap_or_default();
+    service.requests.count(action);
     let call = Call { service: &service, action, by: signer(&head.headers), requested_at };
     let answered = match to_bytes(body, BODY_LIMIT).await {
         Ok(body) => perform(&call, text(&head.headers, "host"), &body).await,
