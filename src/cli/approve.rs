@@ -1,11 +1,9 @@
 //! `masq approve`: a second person looks at a request and lets it pass. What was asked for stays sealed to this one, too.
 
-use std::{
-    fmt::Write,
-    io::{self, IsTerminal},
-};
+use std::fmt::Write;
 
 use super::{
+    confirm::confirm,
     context::Context,
     exit::Exit,
     report::Failure,
@@ -56,7 +54,7 @@ async fn approve(args: Args, context: &Context) -> Result<Exit, Failure> {
     })?;
     context.say(about(number, &pending));
     if !args.yes {
-        confirm(context).await?;
+        confirm(context, "Approve it?", "nothing was approved", "to approve it without being asked, say --yes").await?;
     }
     reveal::approve(&session, number, &vault::claimed(), args.reason.as_deref()).await.map_err(vault::refused)?;
     checkpoint_after(&session, &config).await;
@@ -81,25 +79,6 @@ fn about(number: i64, pending: &Pending) -> String {
         out
     };
     lines.map(escaped).join("\n")
-}
-
-/// Goes on only if somebody says yes.
-async fn confirm(context: &Context) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Usage, "there is no terminal to ask on, so nothing was approved")
-            .hint("to approve it without being asked, say --yes"));
-    }
-    context.say("Approve it? [y/N]");
-    let answer = tokio::task::spawn_blocking(|| {
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).map(|_| answer)
-    });
-    let answer = answer.await.map_err(io::Error::from).flatten();
-    let answer = answer.map_err(|error| Failure::new(Exit::Usage, "cannot read from the terminal").because(&error))?;
-    match answer.trim().to_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Exit::Usage, "nothing was approved")),
-    }
 }
 
 #[cfg(test)]
