@@ -28,7 +28,7 @@ pub(crate) const ADDRESS: &str = "199.172.111.135";
 const WHY: [&str; 6] = ["--purpose", "FRAUD", "--ticket", "T-17", "--reason", "many accounts, one device"];
 /// What `masq migrate --roles` gives to whoever reveals.
 const REVEALER: &str = "\
-    GRANT USAGE ON SCHEMA masq, masq_slots TO $; GRANT SELECT ON masq.token_keys, masq.purposes TO $; \
+    GRANT USAGE ON SCHEMA masq, masq_slots TO $; GRANT SELECT ON masq.token_keys, masq.recipients, masq.purposes TO $; \
     GRANT EXECUTE ON FUNCTION masq.request_reveal(text, text, text, text, bytea[]), masq.requested(bigint), \
     masq.fetch_entries(bigint), masq.fetch_further(bigint, bytea, integer), masq.fetch_epochs(uuid[]), \
     masq.revealed(bigint, text, integer, integer, integer), masq.pending(bigint), masq.approve(bigint, text, text), \
@@ -314,7 +314,17 @@ async fn another_recovery_key_opens_nothing_and_the_right_one_goes_on() {
     let (token, other) = (vault.token(ADDRESS), Keys::create());
     let identity = other.path().join("recovery.key").display().to_string();
     let args = ["reveal", "--identity", &identity, "--plain-output-i-know", &token.to_string()];
-    let (code, out, said) = vault.masq(0, &[&args[..], &WHY[..]].concat(), b"");
+    let foreign = || vault.masq(0, &[&args[..], &WHY[..]].concat(), b"");
+    let theirs = other.load().fingerprints()[0];
+    let (code, out, said) = foreign();
+    assert_eq!((code, out.as_str()), (78, ""));
+    assert!(said.contains(&hex(&theirs[..8])) && said.contains("--identity"), "{said}");
+    assert_eq!(vault.record().await, [""; 0], "nothing was asked for, and the quota is whole");
+
+    // One that the database knows, and to which this epoch is not sealed yet.
+    let known = format!("INSERT INTO masq.recipients VALUES ('\\x{}', 'active')", hex(&theirs));
+    vault.scene.database.execute(&known).await;
+    let (code, out, said) = foreign();
     assert_eq!((code, out), (3, line(token, "")));
     let ours = hex(&vault.scene.shared.keys.fingerprints()[0][..8]);
     assert!(said.contains(&format!("begins {ours}")) && !said.contains("ALARM"), "{said}");

@@ -2,13 +2,13 @@
 //! anything that is sealed is fetched. A value is shown only if it makes its token again; where it does not, that is an
 //! alarm, and the next sealed value of the token is tried.
 
-mod destination;
+pub(super) mod destination;
 mod fates;
 
 use super::{
     context::Context,
     exit::Exit,
-    opening::OpeningSource,
+    opening::{self, OpeningSource},
     report::Failure,
     signals,
     sources::{DatabaseSource, KeysSource, Sources},
@@ -77,6 +77,9 @@ async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
 
     let databases = Databases::connect(&config).await?;
     let keys = vault::token_keys(&config, databases.rows()).await?;
+    if let Some(key) = &with.key {
+        opening::check(databases.rows(), key).await?;
+    }
     let tokens = match args.request {
         Some(number) => reveal::requested(databases.rows(), number).await.map_err(vault::refused)?,
         None => tokens,

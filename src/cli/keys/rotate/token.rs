@@ -13,7 +13,7 @@ use super::{
     work::{Rows, Work},
 };
 use crate::{
-    cli::{connect, context::Context, exit::Exit, report::Failure},
+    cli::{connect, context::Context, exit::Exit, opening, report::Failure},
     config::{Config, Mask},
     db::{Session, catalog},
     start,
@@ -37,6 +37,9 @@ pub(super) async fn run(args: &Args, config: &Config, scene: &Scene<'_>) -> Resu
         None => None,
     };
     let session = session(config).await?;
+    if let Some(key) = &identity {
+        opening::check(&session, key).await?;
+    }
     let keys = token::keys(&session).await?;
     let stage = Stage { session: &session, keys: &keys, config, scene, force: args.force };
     match identity {
