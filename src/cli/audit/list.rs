@@ -36,7 +36,7 @@ const CHUNK: usize = 32 * 1024;
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Every action that the schema writes down. What is asked for and what came of it have a word each.
-const ACTIONS: [&str; 17] = [
+const ACTIONS: [&str; 18] = [
     "reveal",
     "revealed",
     "approve",
@@ -46,6 +46,7 @@ const ACTIONS: [&str; 17] = [
     "resolve",
     "purge",
     "forget",
+    "planned",
     "forgotten",
     "restore",
     "restored",

@@ -2,6 +2,7 @@
 //! database can change it.
 
 mod checkpoints;
+mod unanswered;
 
 use std::{path::PathBuf, process::Output};
 
