@@ -292,11 +292,17 @@ BEGIN
 END
 $$;
 
--- What a second person has to know of a request.
+-- What a second person has to know of a request: also the field of each token, where the vault has something under it, and
+-- who else approved it already.
 CREATE FUNCTION masq.pending(request bigint)
-RETURNS TABLE (at timestamptz, login text, claimed text, purpose text, ticket text, reason text, tokens integer)
+RETURNS TABLE (at timestamptz, login text, claimed text, purpose text, ticket text, reason text, tokens bytea[],
+               fields text[], approved_by text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT a.at, a.login, a.claimed, a.purpose, a.ticket, a.reason, cardinality(a.items)
+  SELECT a.at, a.login, a.claimed, a.purpose, a.ticket, a.reason, a.items,
+    ARRAY(SELECT (SELECT n.field FROM masq.entries n WHERE n.token = i.item ORDER BY n.subject_tag, n.month LIMIT 1)
+          FROM unnest(a.items) WITH ORDINALITY AS i (item, nth) ORDER BY i.nth),
+    (SELECT y.login FROM masq.audit y
+     WHERE y.request = a.seq AND y.action = 'approve' AND y.login <> a.login ORDER BY y.seq LIMIT 1)
   FROM masq.audit a WHERE a.seq = pending.request AND a.action = 'reveal'
 $$;
 

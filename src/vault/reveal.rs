@@ -110,8 +110,10 @@ pub struct Pending {
     pub ticket: String,
     /// In words.
     pub reason: String,
-    /// How many tokens it is for.
-    pub tokens: i32,
+    /// The tokens that it is for, each with its field where the vault has something under it.
+    pub tokens: Vec<(Token, Option<String>)>,
+    /// The login of whoever else approved it already.
+    pub approved_by: Option<String>,
 }
 
 /// The request with that number, if there is one.
@@ -119,10 +121,14 @@ pub struct Pending {
 /// # Errors
 /// If it cannot be read.
 pub async fn pending(session: &Session, number: i64) -> Result<Option<Pending>, DbError> {
-    const READ: &str = "SELECT at, login, claimed, purpose, ticket, reason, tokens FROM masq.pending($1)";
+    const READ: &str =
+        "SELECT at, login, claimed, purpose, ticket, reason, tokens, fields, approved_by FROM masq.pending($1)";
     let failed = |error| DbError::new("reading the request", &error);
     let rows = session.query_typed(READ, &[(&number, Type::INT8)]).await.map_err(failed)?;
     let pending = |row: &Row| {
+        let (tokens, fields): (Vec<Vec<u8>>, Vec<Option<String>>) = (row.try_get(6)?, row.try_get(7)?);
+        // The database takes none of another length.
+        let token = |(token, field): (Vec<u8>, _)| Some((Token(token.try_into().ok()?), field));
         Ok(Pending {
             at: millis(row.try_get::<_, SystemTime>(0)?),
             login: row.try_get(1)?,
@@ -130,7 +136,8 @@ pub async fn pending(session: &Session, number: i64) -> Result<Option<Pending>, 
             purpose: row.try_get(3)?,
             ticket: row.try_get(4)?,
             reason: row.try_get(5)?,
-            tokens: row.try_get(6)?,
+            tokens: tokens.into_iter().zip(fields).filter_map(token).collect(),
+            approved_by: row.try_get(8)?,
         })
     };
     rows.first().map(pending).transpose().map_err(failed)
