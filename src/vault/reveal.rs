@@ -222,12 +222,12 @@ impl<'a> Answer<'a> {
     /// # Errors
     /// [`DbError::Refused`] if the request may not be answered, or not now.
     pub async fn fetch(session: &'a Session, slots: &'a Session, request: i64) -> Result<Self, DbError> {
-        const READ: &str = "SELECT token, field, subject_tag, sealed, epoch FROM masq.fetch_entries($1)";
+        const READ: &str = "SELECT item, token, field, subject_tag, sealed, epoch FROM masq.fetch_entries($1)";
         let mut answer = Self { request, session, slots, entries: HashMap::new(), locks: Locks::default() };
         let entries = read_entries(session, READ, &[(&request, Type::INT8)]).await?;
         answer.unlockable(&entries).await?;
         for entry in entries {
-            answer.entries.entry(entry.token).or_default().push(entry);
+            answer.entries.entry(entry.item).or_default().push(entry);
         }
         Ok(answer)
     }
@@ -265,7 +265,7 @@ impl<'a> Answer<'a> {
     }
 
     async fn further(&mut self, token: &Token, skip: usize) -> Result<Vec<Entry>, DbError> {
-        const READ: &str = "SELECT token, field, subject_tag, sealed, epoch FROM masq.fetch_further($1, $2, $3)";
+        const READ: &str = "SELECT item, token, field, subject_tag, sealed, epoch FROM masq.fetch_further($1, $2, $3)";
         let skip = i32::try_from(skip).unwrap_or(i32::MAX);
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
             [(&self.request, Type::INT8), (&token.0.as_slice(), Type::BYTEA), (&skip, Type::INT4)];
@@ -304,11 +304,12 @@ async fn read_entries(
     let failed = |error| DbError::new("reading the sealed values", &error);
     let rows = session.query_typed(sql, parameters).await.map_err(failed)?;
     let entry = |row: &Row| {
-        let (token, field, subject) = (row.try_get::<_, Vec<u8>>(0)?, row.try_get(1)?, row.try_get(2)?);
-        let (sealed, epoch) = (row.try_get(3)?, row.try_get(4)?);
-        // It is one of those that were asked for, which have 32 bytes.
-        let token = token.try_into().ok().map(Token);
-        Ok(token.map(|token| Entry { token, field, subject, sealed, epoch }))
+        let (item, token): (Vec<u8>, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
+        let (field, subject) = (row.try_get(2)?, row.try_get(3)?);
+        let (sealed, epoch) = (row.try_get(4)?, row.try_get(5)?);
+        // One of those that were asked for, and what replaced it: both have 32 bytes.
+        let tokens = item.try_into().ok().map(Token).zip(token.try_into().ok().map(Token));
+        Ok(tokens.map(|(item, token)| Entry { item, token, field, subject, sealed, epoch }))
     };
     rows.iter().filter_map(|row| entry(row).transpose()).collect::<Result<_, _>>().map_err(failed)
 }

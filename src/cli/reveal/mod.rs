@@ -97,7 +97,7 @@ async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
         number => number,
     };
     if let Some(number) = number {
-        let opened = open(&databases, number, &wanted, (&mut with.opener(), &mut fates)).await;
+        let opened = open(&databases, number, (&keys, &wanted), (&mut with.opener(), &mut fates)).await;
         opened.map_err(|error| match error {
             AnswerError::Database(error) => vault::refused(error),
             AnswerError::Kms(error) => error.into(),
@@ -173,12 +173,12 @@ async fn ask(databases: &Databases, why: Why<'_>, wanted: &Wanted<'_>) -> Result
 async fn open(
     databases: &Databases,
     number: i64,
-    wanted: &Wanted<'_>,
+    (keys, wanted): (&TokenKeys, &Wanted<'_>),
     (opener, fates): (&mut Opener<'_>, &mut Fates),
 ) -> Result<(), AnswerError> {
     let mut answer = Answer::fetch(databases.rows(), databases.slots(), number).await?;
     for (token, root) in wanted {
-        fates.set(token, answer.open(token, opener, root).await?);
+        fates.set(token, answer.open(token, opener, root).await?, keys.is_over(token));
     }
     Ok(())
 }
