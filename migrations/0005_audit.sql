@@ -292,11 +292,17 @@ BEGIN
 END
 $$;
 
--- What a second person has to know of a request.
+-- What a second person has to know of a request: also the field of each token, where the vault has something under it, and
+-- who else approved it already.
 CREATE FUNCTION masq.pending(request bigint)
-RETURNS TABLE (at timestamptz, login text, claimed text, purpose text, ticket text, reason text, tokens integer)
+RETURNS TABLE (at timestamptz, login text, claimed text, purpose text, ticket text, reason text, tokens bytea[],
+               fields text[], approved_by text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT a.at, a.login, a.claimed, a.purpose, a.ticket, a.reason, cardinality(a.items)
+  SELECT a.at, a.login, a.claimed, a.purpose, a.ticket, a.reason, a.items,
+    ARRAY(SELECT (SELECT n.field FROM masq.entries n WHERE n.token = i.item ORDER BY n.subject_tag, n.month LIMIT 1)
+          FROM unnest(a.items) WITH ORDINALITY AS i (item, nth) ORDER BY i.nth),
+    (SELECT y.login FROM masq.audit y
+     WHERE y.request = a.seq AND y.action = 'approve' AND y.login <> a.login ORDER BY y.seq LIMIT 1)
   FROM masq.audit a WHERE a.seq = pending.request AND a.action = 'reveal'
 $$;
 
@@ -320,45 +326,50 @@ WHERE NOT EXISTS (
 
 -- The sealed values of a request's tokens, eight of each at most: one may have been poisoned by whoever has a worker's login,
 -- and then another one helps. In the order of the primary key, and with a literal for the limit, so that the token of a
--- million persons is no slower than another.
+-- million persons is no slower than another. `item` is the token as it was asked for: while a rotation is going on, what was
+-- sealed under it may stand under the one that it is now called.
 CREATE FUNCTION masq.fetch_entries(request bigint)
-RETURNS TABLE (token bytea, field text, subject_tag bytea, sealed bytea, epoch uuid)
+RETURNS TABLE (item bytea, token bytea, field text, subject_tag bytea, sealed bytea, epoch uuid)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   asked masq.audit;
 BEGIN
   asked := masq.permitted(fetch_entries.request, 'reveal');
   RETURN QUERY
-  SELECT e.token, e.field, e.subject_tag, e.sealed, e.epoch
-  FROM (SELECT DISTINCT item FROM unnest(asked.items) AS item) AS wanted
+  SELECT wanted.old, e.token, e.field, e.subject_tag, e.sealed, e.epoch
+  FROM (SELECT DISTINCT i.old, masq.now_called(i.old) AS now FROM unnest(asked.items) AS i (old)) AS wanted
   CROSS JOIN LATERAL (
-    SELECT n.* FROM masq.live_entries n WHERE n.token = wanted.item ORDER BY n.subject_tag, n.month LIMIT 8
+    SELECT n.* FROM masq.live_entries n WHERE n.token = wanted.now ORDER BY n.subject_tag, n.month LIMIT 8
   ) AS e;
 END
 $$;
 
 -- Further ones of one token of the request, for when none of the first eight opened.
-CREATE FUNCTION masq.fetch_further(request bigint, item bytea, skip integer)
-RETURNS TABLE (token bytea, field text, subject_tag bytea, sealed bytea, epoch uuid)
+CREATE FUNCTION masq.fetch_further(request bigint, wanted bytea, skip integer)
+RETURNS TABLE (item bytea, token bytea, field text, subject_tag bytea, sealed bytea, epoch uuid)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   asked masq.audit;
+  now   CONSTANT bytea := masq.now_called(fetch_further.wanted);
 BEGIN
   asked := masq.permitted(fetch_further.request, 'reveal');
   RETURN QUERY
-  SELECT n.token, n.field, n.subject_tag, n.sealed, n.epoch FROM masq.live_entries n
-  WHERE n.token = fetch_further.item AND fetch_further.item = ANY (asked.items)
+  SELECT fetch_further.wanted, n.token, n.field, n.subject_tag, n.sealed, n.epoch FROM masq.live_entries n
+  WHERE n.token = now AND fetch_further.wanted = ANY (asked.items)
   ORDER BY n.subject_tag, n.month OFFSET fetch_further.skip LIMIT 1000;
 END
 $$;
 
 -- What came of a request: how many of its tokens were shown and how many were not, and how many sealed values were not
--- what they should be.
+-- what they should be. Its items: the tokens that were opened in the place of those that a rotation has replaced.
 CREATE FUNCTION masq.revealed(request bigint, claimed text, shown integer, missing integer, tampered integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  asked  masq.audit := masq.permitted(revealed.request, 'reveal');
+  opened bytea[] := ARRAY(SELECT n.now FROM (SELECT i.old, masq.now_called(i.old) AS now FROM unnest(asked.items) AS i (old)) AS n
+                          WHERE n.now <> n.old ORDER BY 1);
 BEGIN
-  PERFORM masq.permitted(revealed.request, 'reveal');
-  RETURN masq.append('revealed', revealed.claimed, NULL, NULL, NULL, NULL, revealed.request,
+  RETURN masq.append('revealed', revealed.claimed, NULL, NULL, NULL, opened, revealed.request,
     format('{"shown": %s, "missing": %s, "tampered": %s}', revealed.shown, revealed.missing, revealed.tampered));
 END
 $$;

@@ -232,7 +232,8 @@ $$;
 CREATE FUNCTION masq.plan_erasure(request bigint, secret uuid, subjects text[], tokens text[]) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  tag    bytea := (masq.permitted_of(plan_erasure.request, secret, subjects, tokens)).items[1];
+  asked  masq.audit := masq.permitted_of(plan_erasure.request, secret, subjects, tokens);
+  tag    bytea := asked.items[1];
   theirs text[] := tokens || masq.tokens_of(tag);
   t      record;
   c      record;
@@ -258,6 +259,8 @@ BEGIN
           SELECT FROM masq.entries e WHERE e.token = decode(f, 'hex') AND e.subject_tag <> tag));
     END LOOP;
   END LOOP;
+  -- That was its outcome: a request without one is worth a look.
+  PERFORM masq.append('planned', asked.claimed, NULL, NULL, NULL, NULL, asked.seq, NULL);
   RETURN jsonb_build_object(
     'rows', rows, 'tokens', many, 'shared_tokens', shared, 'tables_without_persons', masq.tables_without_persons(),
     'entries', (SELECT count(*) FROM masq.entries e WHERE e.subject_tag = tag),

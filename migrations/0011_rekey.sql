@@ -9,6 +9,14 @@ CREATE TABLE masq.bridge (
 );
 CREATE UNIQUE INDEX bridge_text ON masq.bridge (encode(old, 'hex'));  -- as most tables have it
 
+-- What this token is called now, if it was replaced and the vault has something under the new one; otherwise itself. For
+-- requests of what was read in the table before its key was rotated (migrations/0005_audit.sql).
+CREATE FUNCTION masq.now_called(token bytea) RETURNS bytea
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce((SELECT b.new FROM masq.bridge b WHERE b.old = now_called.token
+                   AND EXISTS (SELECT FROM masq.live_entries n WHERE n.token = b.new)), now_called.token)
+$$;
+
 -- The next entries whose token is of this key, in the order of their primary key. Only of a read-only key, whose tokens
 -- are being replaced: a rotation has no quota and no second person, and must be no way round masq.request_reveal. What was
 -- sealed for a person before that person was erased is not given out; masq.sweep deletes it.
@@ -301,7 +309,7 @@ DECLARE
   f regprocedure;
 BEGIN
   FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'masq'::regnamespace AND p.proname IN (
-    'fetch_rekey', 'count_rekey', 'rekey', 'rekey_tables', 'in_blocks', 'old_beginnings',
+    'now_called', 'fetch_rekey', 'count_rekey', 'rekey', 'rekey_tables', 'in_blocks', 'old_beginnings',
     'rekey_rows', 'bury_tokens', 'show_bridged', 'bridged_view', 'hide_bridged', 'retire_token_keys'
   ) LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);

@@ -86,7 +86,7 @@ REVOKE ALL ON masq.horizon, masq.home, masq.live_entries, masq.bridge FROM PUBLI
 REVOKE ALL ON FUNCTION masq.ledger_is_by_day(), masq.newest_moment(), masq.forget_before(date), masq.identity(),
   masq.note_target(text, text), masq.describe_target(text, text, text, jsonb), masq.sha256(bytea), masq.framed(bytea), masq.framed(text),
   masq.leaf(masq.audit), masq.append(text, text, text, text, text, bytea[], bigint, text),
-  masq.refuse_retired(), masq.in_blocks(bigint, bigint), masq.old_beginnings(),
+  masq.refuse_retired(), masq.now_called(bytea), masq.in_blocks(bigint, bigint), masq.old_beginnings(),
   masq.bridged_view(regclass, text), masq.hide_bridged(bigint),
   masq.check_why(text, text, text), masq.permitted(bigint, text), masq.letter_key(timestamptz, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION masq.token_columns(regclass), masq.tables_of_persons(), masq.tables_without_persons(),

@@ -1,11 +1,9 @@
 //! `masq approve`: a second person looks at a request and lets it pass. What was asked for stays sealed to this one, too.
 
-use std::{
-    fmt::Write,
-    io::{self, IsTerminal},
-};
+use std::fmt::Write;
 
 use super::{
+    confirm::confirm,
     context::Context,
     exit::Exit,
     report::Failure,
@@ -18,6 +16,7 @@ use crate::{
     vault::{
         audit::checkpoint_after,
         reveal::{self, Pending},
+        token::Token,
     },
 };
 
@@ -55,8 +54,13 @@ async fn approve(args: Args, context: &Context) -> Result<Exit, Failure> {
             .hint("`masq reveal` says the number of a request that waits")
     })?;
     context.say(about(number, &pending));
+    if let Some(login) = pending.approved_by {
+        session.close().await;
+        context.say(escaped(&format!("Approved already, by {login}.")));
+        return Ok(Exit::Done);
+    }
     if !args.yes {
-        confirm(context).await?;
+        confirm(context, "Approve it?", "nothing was approved", "to approve it without being asked, say --yes").await?;
     }
     reveal::approve(&session, number, &vault::claimed(), args.reason.as_deref()).await.map_err(vault::refused)?;
     checkpoint_after(&session, &config).await;
@@ -67,39 +71,26 @@ async fn approve(args: Args, context: &Context) -> Result<Exit, Failure> {
 
 /// What somebody else typed cannot move the cursor.
 fn about(number: i64, pending: &Pending) -> String {
-    let Pending { at, login, claimed, purpose, ticket, reason, tokens } = pending;
-    let lines = [
+    let Pending { at, login, claimed, purpose, ticket, reason, tokens, approved_by: _ } = pending;
+    let of = |(token, field): &(Token, Option<String>)| {
+        format!("token     {token}  {}", field.as_deref().unwrap_or("nothing in the vault"))
+    };
+    // They may be many: what is asked about stands nearest to the question.
+    let mut lines: Vec<String> = tokens.iter().map(of).collect();
+    lines.extend([
         format!("request   {number}, of {}", super::dead::moment(*at)),
         format!("by        {login}, at the terminal {claimed}"),
-        format!("for       the values of {tokens} tokens"),
+        format!("for       the values of {} tokens", tokens.len()),
         format!("purpose   {purpose}, ticket {ticket}"),
         format!("reason    {reason}"),
-    ];
-    let escaped = |line: String| {
-        let mut out = String::with_capacity(line.len());
-        let _infallible = Escaping(&mut out).write_str(&line);
-        out
-    };
-    lines.map(escaped).join("\n")
+    ]);
+    lines.iter().map(|line| escaped(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// Goes on only if somebody says yes.
-async fn confirm(context: &Context) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Usage, "there is no terminal to ask on, so nothing was approved")
-            .hint("to approve it without being asked, say --yes"));
-    }
-    context.say("Approve it? [y/N]");
-    let answer = tokio::task::spawn_blocking(|| {
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).map(|_| answer)
-    });
-    let answer = answer.await.map_err(io::Error::from).flatten();
-    let answer = answer.map_err(|error| Failure::new(Exit::Usage, "cannot read from the terminal").because(&error))?;
-    match answer.trim().to_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Exit::Usage, "nothing was approved")),
-    }
+fn escaped(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let _infallible = Escaping(&mut out).write_str(line);
+    out
 }
 
 #[cfg(test)]
@@ -115,10 +106,15 @@ mod tests {
             purpose: "SAR".into(),
             ticket: "T-1\r".into(),
             reason: "\x1b[2Jnothing to see".into(),
-            tokens: 900,
+            tokens: vec![(Token([1; 32]), Some("ip\n".into())), (Token([2; 32]), None)],
+            approved_by: None,
         };
         let shown = about(17, &pending);
-        assert!(shown.contains("900 tokens") && shown.contains("1970-01-01T00:00:00.000Z"), "{shown}");
-        assert!(!shown.contains('\x1b') && !shown.contains('\r') && shown.lines().count() == 5, "{shown}");
+        assert!(
+            shown.contains(&format!("{}  ip", Token([1; 32]))) && shown.contains("nothing in the vault"),
+            "{shown}"
+        );
+        assert!(shown.contains("2 tokens") && shown.contains("1970-01-01T00:00:00.000Z"), "{shown}");
+        assert!(!shown.contains('\x1b') && !shown.contains('\r') && shown.lines().count() == 7, "{shown}");
     }
 }

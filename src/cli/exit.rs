@@ -101,7 +101,7 @@ impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Self {
         let exit = match &error {
             IdentityError::File(error) => Exit::of_key(error),
-            IdentityError::NoFile { .. } => Exit::Config,
+            IdentityError::NoFile { .. } | IdentityError::AnotherKey { .. } => Exit::Config,
             IdentityError::PassphraseNeeded => Exit::Usage,
             IdentityError::Locked(_) => Exit::Denied,
         };

@@ -2,6 +2,7 @@
 //!
 //! Only here the environment is read and something printed: data to stdout, talk to stderr.
 
+mod confirm;
 mod connect;
 mod context;
 mod environment;

@@ -4,13 +4,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{environment::lookup, exit::Exit, passphrase::Passphrase, report::Failure};
+use super::{
+    environment::lookup,
+    exit::Exit,
+    passphrase::Passphrase,
+    report::{Failure, Hex},
+};
 use crate::{
     config::Config,
+    db::Session,
     vault::{
         epochs::Opener,
         kms::{KmsKey, epochs::KmsOpener},
         recovery::RecoveryKey,
+        rotate::recovery::recipients,
     },
 };
 
@@ -64,6 +71,27 @@ impl OpeningSource {
 pub(super) fn unnamed() -> Failure {
     Failure::new(Exit::Config, "no key of KMS is named")
         .hint("name it with --kms=KEY, by its ARN or alias, or as kms_epoch_key in [keys]")
+}
+
+/// Refuses a recovery key that nothing in this database is sealed to, before anything is asked for on the record with it.
+///
+/// # Errors
+/// It is none of the database's, or retired; or the database cannot say.
+pub(super) async fn check(session: &Session, key: &RecoveryKey) -> Result<(), Failure> {
+    let (known, fingerprint) = (recipients(session).await?, key.public().fingerprint());
+    let what = match known.iter().find(|recipient| recipient.fingerprint == fingerprint) {
+        Some(recipient) if recipient.is_active => return Ok(()),
+        Some(_) => "was retired and opens nothing in this database any more",
+        None => "opens nothing in this database",
+    };
+    let active: Vec<_> =
+        known.iter().filter(|known| known.is_active).map(|known| Hex(&known.fingerprint).to_string()).collect();
+    Err(Failure::new(Exit::Config, format!("the recovery key with the fingerprint {} {what}", Hex(&fingerprint))).hint(
+        format!(
+            "name that of {} with --identity; `masq keys status` shows the fingerprint of a recovery.pub",
+            active.join(" or ")
+        ),
+    ))
 }
 
 fn nothing() -> Failure {

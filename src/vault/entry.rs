@@ -19,6 +19,8 @@ use super::{
 /// A sealed value as it stands in `masq.entries`.
 #[derive(Clone, Debug)]
 pub struct Entry {
+    /// What it was asked for by: its token, or the one that a rotation has replaced by it.
+    pub item: Token,
     /// What stands in the table in the value's place.
     pub token: Token,
     /// The token's domain.
@@ -84,14 +86,14 @@ impl From<OpenError> for Shut {
 }
 
 impl Entry {
-    /// The value. `root` is of the key id of the token.
+    /// The value. `root` is of the key id of the token that was asked for, which vouches for it.
     ///
     /// # Errors
     /// Why it stays shut; then no part of the value leaves this function.
     pub fn open(&self, locks: &Locks, opener: &mut Opener<'_>, root: &TokenRoot) -> Result<Value, Shut> {
         let opened = self.unseal(locks, opener)?;
         let made = root.domain(&self.field).ok().and_then(|domain| domain.token(opened.kind, &opened.raw));
-        let is_same = made.is_some_and(|made| verify_slices_are_equal(&made.0, &self.token.0).is_ok());
+        let is_same = made.is_some_and(|made| verify_slices_are_equal(&made.0, &self.item.0).is_ok());
         if is_same { Ok(Value { field: self.field.clone(), raw: opened.raw }) } else { Err(Shut::Forged) }
     }
 
@@ -154,7 +156,8 @@ mod tests {
             epoch.seal_value((&slot, "ip", &token), value, &mut sealed);
             self.locks.salts.insert((vec![subject; 16], secret.id), vec![slot.salt.to_vec()]);
             self.locks.headers.insert(secret.id, epoch.header().clone());
-            let entry = Entry { token, field: "ip".into(), subject: vec![subject; 16], sealed, epoch: secret.id };
+            let entry =
+                Entry { item: token, token, field: "ip".into(), subject: vec![subject; 16], sealed, epoch: secret.id };
             self.entries.push(entry);
             self.entries.len() - 1
         }
@@ -182,6 +185,20 @@ mod tests {
         let vault = two();
         assert_eq!(vault.open(0).unwrap(), "ip  199.172.111.135");
         assert_eq!(vault.open(1).unwrap(), "ip 10.0.0.1");
+    }
+
+    #[test]
+    fn a_replaced_token_vouches_for_what_stands_under_the_new_one() {
+        let mut vault = Vault::default();
+        let new = TokenRoot::new(NonZeroU8::new(2).unwrap(), &[8; 32]).domain("ip").unwrap();
+        for value in [ADDRESS, Original { kind: Kind::Ip, raw: "10.0.0.1" }] {
+            vault.add(1, new.token(value.kind, value.raw).unwrap(), value);
+        }
+        for entry in &mut vault.entries {
+            entry.item = token(ADDRESS);
+        }
+        assert_eq!(vault.open(0).unwrap(), "ip  199.172.111.135");
+        assert_eq!(vault.open(1), Err(Shut::Forged), "a bridge to another value is none");
     }
 
     #[test]
@@ -213,9 +230,12 @@ mod tests {
     #[test]
     fn whatever_is_swapped_or_flipped_is_tampering() {
         type Change = fn(&mut Vault);
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 11] = [
             ("bytes of another row", |vault| vault.entries[0].sealed = vault.entries[1].sealed.clone()),
             ("row under another token", |vault| vault.entries[0].token = vault.entries[1].token),
+            ("row under another token that was asked for", |vault| {
+                (vault.entries[0].token, vault.entries[0].item) = (vault.entries[1].token, vault.entries[1].token);
+            }),
             ("bit of the ciphertext", |vault| vault.entries[0].sealed[20] ^= 1),
             ("length", |vault| vault.entries[0].sealed.truncate(5)),
             ("nothing left", |vault| vault.entries[0].sealed.clear()),

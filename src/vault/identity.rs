@@ -29,6 +29,14 @@ pub enum IdentityError {
         /// Nothing, or a directory.
         path: PathBuf,
     },
+    /// Name the file.
+    #[error("{} is not the recovery key but {}: --identity wants recovery.key", path.display(), kind.what())]
+    AnotherKey {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: Kind,
+    },
     /// The file is wrong.
     #[error(transparent)]
     File(#[from] KeyError),
@@ -38,6 +46,10 @@ pub enum IdentityError {
 ///
 /// With [`super::age::WORK`] a protected file takes about a second.
 pub fn load(path: &Path, passphrase: Option<&str>) -> Result<RecoveryKey, IdentityError> {
+    // Before its permissions, which are right for what it is.
+    if let Some(kind) = keyfile::kind_of(path).filter(|kind| *kind != Kind::Recovery) {
+        return Err(IdentityError::AnotherKey { path: path.to_owned(), kind });
+    }
     let file = keyfile::read(Kind::Recovery, path).map_err(|error| match error {
         // Not a word of new keys: they would open nothing.
         KeyError::Missing { path } | KeyError::Malformed { path, .. } => IdentityError::NoFile { path },
@@ -110,8 +122,19 @@ mod tests {
     #[test]
     fn another_key_in_its_place_is_no_recovery_key() {
         let dir = tempfile::tempdir().unwrap();
-        let path = file(dir.path(), &keyfile::render(Kind::Subject, NonZeroU8::MIN, &[4; 32]));
-        let said = load(&path, None).err().unwrap().to_string();
-        assert!(said.contains("(its first line names another kind)"), "{said}");
+        for (kind, what) in [
+            (Kind::Token, "the token key"),
+            (Kind::Subject, "the subject key"),
+            (Kind::RecoveryPublic, "its public half"),
+        ] {
+            let path = dir.path().join(kind.file());
+            // With the permissions that it should have: a public key may be read by everybody.
+            keyfile::write_new(kind, &path, &keyfile::render(kind, NonZeroU8::MIN, &[4; 32])).unwrap();
+            let said = load(&path, None).err().unwrap().to_string();
+            assert!(said.contains(what) && said.contains("--identity wants recovery.key"), "{said}");
+        }
+        let open = file(dir.path(), &keyfile::render(Kind::Recovery, NonZeroU8::MIN, &[4; 32]));
+        std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(matches!(load(&open, None), Err(IdentityError::File(KeyError::Exposed { .. }))));
     }
 }

@@ -110,8 +110,10 @@ pub struct Pending {
     pub ticket: String,
     /// In words.
     pub reason: String,
-    /// How many tokens it is for.
-    pub tokens: i32,
+    /// The tokens that it is for, each with its field where the vault has something under it.
+    pub tokens: Vec<(Token, Option<String>)>,
+    /// The login of whoever else approved it already.
+    pub approved_by: Option<String>,
 }
 
 /// The request with that number, if there is one.
@@ -119,10 +121,14 @@ pub struct Pending {
 /// # Errors
 /// If it cannot be read.
 pub async fn pending(session: &Session, number: i64) -> Result<Option<Pending>, DbError> {
-    const READ: &str = "SELECT at, login, claimed, purpose, ticket, reason, tokens FROM masq.pending($1)";
+    const READ: &str =
+        "SELECT at, login, claimed, purpose, ticket, reason, tokens, fields, approved_by FROM masq.pending($1)";
     let failed = |error| DbError::new("reading the request", &error);
     let rows = session.query_typed(READ, &[(&number, Type::INT8)]).await.map_err(failed)?;
     let pending = |row: &Row| {
+        let (tokens, fields): (Vec<Vec<u8>>, Vec<Option<String>>) = (row.try_get(6)?, row.try_get(7)?);
+        // The database takes none of another length.
+        let token = |(token, field): (Vec<u8>, _)| Some((Token(token.try_into().ok()?), field));
         Ok(Pending {
             at: millis(row.try_get::<_, SystemTime>(0)?),
             login: row.try_get(1)?,
@@ -130,7 +136,8 @@ pub async fn pending(session: &Session, number: i64) -> Result<Option<Pending>, 
             purpose: row.try_get(3)?,
             ticket: row.try_get(4)?,
             reason: row.try_get(5)?,
-            tokens: row.try_get(6)?,
+            tokens: tokens.into_iter().zip(fields).filter_map(token).collect(),
+            approved_by: row.try_get(8)?,
         })
     };
     rows.first().map(pending).transpose().map_err(failed)
@@ -215,12 +222,12 @@ impl<'a> Answer<'a> {
     /// # Errors
     /// [`DbError::Refused`] if the request may not be answered, or not now.
     pub async fn fetch(session: &'a Session, slots: &'a Session, request: i64) -> Result<Self, DbError> {
-        const READ: &str = "SELECT token, field, subject_tag, sealed, epoch FROM masq.fetch_entries($1)";
+        const READ: &str = "SELECT item, token, field, subject_tag, sealed, epoch FROM masq.fetch_entries($1)";
         let mut answer = Self { request, session, slots, entries: HashMap::new(), locks: Locks::default() };
         let entries = read_entries(session, READ, &[(&request, Type::INT8)]).await?;
         answer.unlockable(&entries).await?;
         for entry in entries {
-            answer.entries.entry(entry.token).or_default().push(entry);
+            answer.entries.entry(entry.item).or_default().push(entry);
         }
         Ok(answer)
     }
@@ -258,7 +265,7 @@ impl<'a> Answer<'a> {
     }
 
     async fn further(&mut self, token: &Token, skip: usize) -> Result<Vec<Entry>, DbError> {
-        const READ: &str = "SELECT token, field, subject_tag, sealed, epoch FROM masq.fetch_further($1, $2, $3)";
+        const READ: &str = "SELECT item, token, field, subject_tag, sealed, epoch FROM masq.fetch_further($1, $2, $3)";
         let skip = i32::try_from(skip).unwrap_or(i32::MAX);
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
             [(&self.request, Type::INT8), (&token.0.as_slice(), Type::BYTEA), (&skip, Type::INT4)];
@@ -297,11 +304,12 @@ async fn read_entries(
     let failed = |error| DbError::new("reading the sealed values", &error);
     let rows = session.query_typed(sql, parameters).await.map_err(failed)?;
     let entry = |row: &Row| {
-        let (token, field, subject) = (row.try_get::<_, Vec<u8>>(0)?, row.try_get(1)?, row.try_get(2)?);
-        let (sealed, epoch) = (row.try_get(3)?, row.try_get(4)?);
-        // It is one of those that were asked for, which have 32 bytes.
-        let token = token.try_into().ok().map(Token);
-        Ok(token.map(|token| Entry { token, field, subject, sealed, epoch }))
+        let (item, token): (Vec<u8>, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
+        let (field, subject) = (row.try_get(2)?, row.try_get(3)?);
+        let (sealed, epoch) = (row.try_get(4)?, row.try_get(5)?);
+        // One of those that were asked for, and what replaced it: both have 32 bytes.
+        let tokens = item.try_into().ok().map(Token).zip(token.try_into().ok().map(Token));
+        Ok(tokens.map(|(item, token)| Entry { item, token, field, subject, sealed, epoch }))
     };
     rows.iter().filter_map(|row| entry(row).transpose()).collect::<Result<_, _>>().map_err(failed)
 }

@@ -119,11 +119,17 @@ impl TokenKeys {
             .collect()
     }
 
+    /// Whether a token is of a key that is over: it was replaced, and what led to the new one is gone.
+    pub fn is_over(&self, token: &Token) -> bool {
+        NonZeroU8::new(token.0[0]).and_then(|kid| self.keys.get(&kid)).is_some_and(|key| key.state == "retired")
+    }
+
     /// What a token's key id says of it.
     pub fn origin(&self, token: &Token) -> Origin<'_> {
         let Some(kid) = NonZeroU8::new(token.0[0]) else { return Origin::Tombstone };
         match self.keys.get(&kid) {
             None => Origin::Unknown { kid },
+            Some(TokenKey { root: None, state }) if state == "retired" => Origin::Retired { kid },
             Some(TokenKey { root: None, .. }) => Origin::Missing(missing(&self.dir, kid)),
             Some(TokenKey { root: Some(root), .. }) => Origin::Root(root),
         }
@@ -136,6 +142,11 @@ pub enum Origin<'a> {
     Tombstone,
     /// From no key that this database knows.
     Unknown {
+        /// The key id that it has.
+        kid: NonZeroU8,
+    },
+    /// From a key that is over and not there: its tokens were replaced.
+    Retired {
         /// The key id that it has.
         kid: NonZeroU8,
     },
@@ -192,6 +203,9 @@ mod tests {
         let keys = of(vec![known(1, 1, "retired"), known(2, 2, "active")], &[(2, 2)]).unwrap();
         let origin = |kid| keys.origin(&Token([kid; 32]));
         assert!(matches!(origin(0), Origin::Tombstone));
+        assert!(matches!(origin(1), Origin::Retired { kid } if kid.get() == 1));
+        let keys = of(vec![known(1, 1, "read-only"), known(2, 2, "active")], &[(2, 2)]).unwrap();
+        let origin = |kid| keys.origin(&Token([kid; 32]));
         assert!(matches!(origin(1), Origin::Missing(said) if said.contains("token-1.key")));
         assert!(matches!(origin(2), Origin::Root(root) if root.kid().get() == 2));
         assert!(matches!(origin(9), Origin::Unknown { kid } if kid.get() == 9));

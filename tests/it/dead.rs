@@ -45,7 +45,8 @@ fn json(answer: (i32, Vec<u8>, String)) -> Value {
 /// Opens the letter with this id and gives a reason.
 fn show(database: &Database, keys: &Keys, id: &str, more: &[&str]) -> (i32, Vec<u8>, String) {
     let identity = keys.path().join("recovery.key");
-    let args = ["show", id, "--identity", identity.to_str().unwrap(), "--reason", "ticket 4711"];
+    let args =
+        ["show", id, "--identity", identity.to_str().unwrap(), "--reason", "ticket 4711", "--plain-output-i-know"];
     dead(database, &[&args, more].concat())
 }
 
@@ -110,6 +111,14 @@ async fn a_letter_opens_byte_for_byte_and_leaves_one_record() {
     let database = loaded(&keys, &[ODD]).await;
     let id = only_id(&database).await;
 
+    let identity = keys.path().join("recovery.key");
+    let piped = ["show", &id, "--identity", identity.to_str().unwrap(), "--reason", "ticket 4711"];
+    for more in [&[][..], &["--json"]] {
+        let (code, body, said) = dead(&database, &[&piped[..], more].concat());
+        assert!(code == 2 && body.is_empty() && said.contains("--plain-output-i-know"), "{said}");
+    }
+    assert!(openings(&database).await.is_empty(), "nothing was opened for a pipe");
+
     let (code, body, said) = show(&database, &keys, &id, &[]);
     assert_eq!((code, body.as_slice()), (0, ODD), "{said}");
     assert!(said.contains(&id) && said.contains("invalid_unicode") && said.contains("ticket 4711"), "{said}");
@@ -166,8 +175,10 @@ async fn what_is_not_asked_for_rightly_leaves_no_record() {
     let (code, _, said) = show(&database, &keys, "11111111-2222-3333-4444-555555555555", &[]);
     assert!(code == 2 && said.contains("no dead letter of a message 11111111") && said.contains("list"), "{said}");
     for no_key in [keys.path().join("nokey"), keys.path(), keys.path().join("token.key")] {
-        let (code, _, said) =
-            dead(&database, &["show", &id, "--identity", no_key.to_str().unwrap(), "--reason", "ticket 4711"]);
+        let (code, _, said) = dead(
+            &database,
+            &["show", &id, "--identity", no_key.to_str().unwrap(), "--reason", "ticket 4711", "--plain-output-i-know"],
+        );
         assert_eq!(code, 78, "{said}");
     }
     assert!(openings(&database).await.is_empty());

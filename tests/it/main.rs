@@ -20,6 +20,7 @@ mod repository;
 mod tidy;
 mod witness;
 
+mod approve;
 mod audit;
 mod bench;
 mod canary;

@@ -63,6 +63,31 @@ async fn a_restored_database_is_shut_until_erasures_are_replayed() {
 }
 
 #[tokio::test]
+async fn where_nobody_is_known_to_be_erased_somebody_has_to_say_so() {
+    let scene = Scene::new().await;
+    loaded(&scene).await;
+    let old = restored(&backup(&scene.database)).await;
+    forgotten(&scene, "u", &[]);
+    // The file is lost, and the backup is from before the first erasure.
+    let file = scene.keys.directory.path().join("erasures.jsonl");
+    std::fs::write(&file, "").unwrap();
+    let (code, _, err) = replay(&scene, &old.url);
+    assert!(code == 2 && err.contains("stays shut") && err.contains("--nobody-was-erased"), "{err}");
+    assert_eq!(fetched(&old).await, Err("MQ007".to_owned()));
+    assert_eq!(old.query("SELECT count(*) FROM masq.audit WHERE action = 'restore'").await, ["0"]);
+
+    let insist = [&WHY[..], &["--replay", "erasures.jsonl", "--nobody-was-erased", "--json"]].concat();
+    let replayed = receipt_of(forget(&scene, &old.url, &insist, ""));
+    assert_eq!((&replayed["erased_again"], &replayed["was_shut"]), (&json!(0), &json!(true)));
+    assert_eq!(fetched(&old).await, Ok(4));
+    for (person, words) in [(&["-"][..], "cannot be used with"), (&[], "--replay")] {
+        let args = [&WHY[..], &["--nobody-was-erased"], person].concat();
+        let (code, _, err) = forget(&scene, &old.url, &args, "");
+        assert!(code == 2 && err.contains(words), "{err}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_of_another_database_or_with_a_gap_is_refused() {
     let scene = Scene::new().await;
     loaded(&scene).await;

@@ -35,6 +35,28 @@ const CHUNK: usize = 32 * 1024;
 /// The longest age that can be asked for.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
+/// Every action that the schema writes down. What is asked for and what came of it have a word each.
+const ACTIONS: [&str; 18] = [
+    "reveal",
+    "revealed",
+    "approve",
+    "find",
+    "open",
+    "opened",
+    "resolve",
+    "purge",
+    "forget",
+    "planned",
+    "forgotten",
+    "restore",
+    "restored",
+    "sweep",
+    "retention",
+    "rotate",
+    "rotated",
+    "epoch",
+];
+
 /// Show what is on record: who did what, and why; never a value
 ///
 /// With --json each line is an entry with everything that its hash is made of: all of them, without a filter, are what
@@ -47,8 +69,8 @@ pub(super) struct Args {
     /// Show entries from this day, time or age on, as in 2026-05-06, 2026-05-06T07:08:09Z or 7d
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<i64>,
-    /// Show entries of this action, such as reveal, revealed, approve, open, find, forget, rotate, purge or epoch
-    #[arg(long, value_name = "ACTION")]
+    /// Show entries of this action
+    #[arg(long, value_name = "ACTION", value_parser = ACTIONS)]
     action: Option<String>,
     /// Show what this login did
     #[arg(long, value_name = "LOGIN")]
@@ -170,6 +192,21 @@ mod tests {
         assert!(line(&entry).ends_with("  jane (jdoe)  revealed of 7  {\"shown\": 2}"), "{}", line(&entry));
         entry.detail = "ä".repeat(1_000);
         assert!(line(&entry).ends_with("ä… (2000 bytes)"));
+    }
+
+    #[test]
+    fn every_action_that_is_written_down_can_be_asked_for() {
+        let scripts = ["0005_audit", "0006_forget", "0007_forgotten", "0009_retention", "0010_rotate", "0011_rekey"];
+        let mut written: Vec<String> = Vec::new();
+        for script in scripts.iter().map(|name| format!("{}/migrations/{name}.sql", env!("CARGO_MANIFEST_DIR"))) {
+            let text = std::fs::read_to_string(script).unwrap();
+            let entries = text.split("masq.append(").skip(1).filter_map(|entry| entry.split_once(','));
+            written.extend(entries.flat_map(|(action, _)| action.split('\'').skip(1).step_by(2).map(str::to_owned)));
+        }
+        assert!(written.contains(&"restore".to_owned()) && written.len() > 15, "{written:?}");
+        for action in written {
+            assert!(ACTIONS.contains(&action.as_str()), "{action}");
+        }
     }
 
     #[test]

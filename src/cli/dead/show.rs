@@ -18,6 +18,7 @@ use crate::{
         exit::Exit,
         opening::{self, OpeningSource},
         report::{self, Failure, Hex},
+        reveal::destination::may_show,
         signals,
         sources::{DatabaseSource, KeysSource, Sources},
     },
@@ -32,8 +33,8 @@ use crate::{
 
 /// Open a dead letter with the recovery key; who and why is put on the record first
 ///
-/// The body goes to stdout byte for byte, what is known about it to stderr. On a terminal control characters are
-/// escaped.
+/// The body goes to the terminal with control characters escaped, what is known about it to stderr. Elsewhere it goes only
+/// with --plain-output-i-know, and then byte for byte.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   masq dead show 5fd1ab2e-… --identity /media/usb/recovery.key \\
@@ -50,6 +51,9 @@ pub(super) struct Args {
     reason: String,
     #[command(flatten)]
     with: OpeningSource,
+    /// Write the message in clear to stdout though it is no terminal: whoever reads it keeps it
+    #[arg(long)]
+    plain_output_i_know: bool,
     #[command(flatten)]
     database: DatabaseSource,
     #[command(flatten)]
@@ -81,6 +85,10 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 async fn show(args: Args, context: &Context) -> Result<Exit, Failure> {
     // Before anything is asked of the database: a slip of the hand is no attempt, and nothing is kept open while
     // somebody looks for a passphrase.
+    if !may_show(args.plain_output_i_know) {
+        return Err(Failure::new(Exit::Usage, "stdout is no terminal, so the message would be kept in clear")
+            .hint("look at it on a terminal, or insist with --plain-output-i-know"));
+    }
     let config = Sources { database: args.database, keys: args.keys, ..Sources::default() }.config(context)?;
     let with = args.with.get(&config).await?;
     let session = session(&config).await?;

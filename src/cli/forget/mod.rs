@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use self::receipt::Receipt;
 use super::{
+    confirm::confirm,
     connect,
     context::Context,
     environment::lookup,
@@ -42,6 +43,12 @@ use crate::{
 
 /// How long a database is waited for. Somebody sits in front of it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An empty file is that of a vault in which nobody was erased, and also one that was lost and made anew.
+const NOBODY: &str = "Neither the file nor the restored database knows of any erasure. Whoever was erased since the backup \
+                      becomes readable again. Was nobody ever erased?";
+const NOBODY_INSISTED: &str = "the file names nobody, and neither does the restored database: whoever was erased since the \
+                               backup would become readable again. If nobody ever was, say --nobody-was-erased";
 
 /// Erase one person: unlink their rows, delete their sealed values and dead letters
 ///
@@ -73,6 +80,10 @@ pub(super) struct Args {
     /// Erase again, after a restore, who was erased by this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "dry_run", "delete_rows", "erasures"])]
     replay: Option<PathBuf>,
+    /// Open the restored vault although FILE names nobody, without being asked: nobody was ever erased. If somebody was since
+    /// the backup, they become readable again
+    #[arg(long, requires = "replay", conflicts_with_all = ["user", "dry_run", "delete_rows"])]
+    nobody_was_erased: bool,
     /// Say what for: one of the table masq.purposes, such as ERASURE
     #[arg(long, value_name = "PURPOSE")]
     purpose: String,
@@ -109,7 +120,12 @@ async fn forget(args: Args, context: &Context) -> Result<Exit, Failure> {
     if let Some(file) = &args.replay {
         let mut journal = Journal::open(file, false).map_err(|error| failure(error.into()))?;
         let eraser = eraser(&config, &key).await?;
-        let replayed = eraser.replay(why, &key, &mut journal).await.map_err(failure)?;
+        let mut replayed = eraser.replay(why, &key, &mut journal, args.nobody_was_erased).await;
+        if matches!(replayed, Err(EraseError::Nobody)) {
+            confirm(context, NOBODY, "the vault stays shut", NOBODY_INSISTED).await?;
+            replayed = eraser.replay(why, &key, &mut journal, true).await;
+        }
+        let replayed = replayed.map_err(failure)?;
         close(eraser, &config).await;
         tell(&replayed, args.json, context)?;
         return Ok(Exit::Done);

@@ -16,6 +16,11 @@ use crate::cli::{
 };
 use crate::vault::age_recipient::{FileRandom, Recipient};
 
+/// Whether what was sealed may be shown on stdout, in clear.
+pub(in crate::cli) fn may_show(insisted: bool) -> bool {
+    insisted || io::stdout().is_terminal()
+}
+
 /// Where the values go; if nothing is said, to the terminal.
 #[derive(clap::Args)]
 pub(super) struct DestinationArgs {
@@ -45,7 +50,7 @@ impl DestinationArgs {
         match (self.recipient, self.output) {
             (Some(_), Some(path)) if path.exists() => Err(exists(&path)),
             (Some(recipient), output) => Ok(Destination::Sealed(recipient, output)),
-            (None, _) if self.plain_output_i_know || io::stdout().is_terminal() => Ok(Destination::Stdout),
+            (None, _) if may_show(self.plain_output_i_know) => Ok(Destination::Stdout),
             (None, _) => Err(Failure::new(Exit::Usage, "stdout is no terminal, so the values would be kept in clear")
                 .hint("seal them to a person with --recipient age1…, or insist with --plain-output-i-know")),
         }

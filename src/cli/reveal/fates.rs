@@ -20,6 +20,10 @@ use crate::{
 const NONE: &str = "the vault has nothing under it: its person was erased, it has expired, or it was never there, like what \
                     was loaded before there was a vault";
 
+/// The same where the token's key is over.
+const REPLACED: &str = "its key was retired by a rotation, and the table has a new token in its place: take that from the \
+                        table as it is now, or from the value with `masq find`";
+
 /// What became of all tokens.
 #[derive(Default)]
 pub(super) struct Fates {
@@ -45,14 +49,15 @@ impl Fates {
             Origin::Unknown { kid } => {
                 ("unknown_key", format!("it is no token of this database, which knows no key with key id {kid}"))
             }
+            Origin::Retired { .. } => ("none", REPLACED.to_owned()),
             Origin::Missing(why) => ("missing_key", format!("it could not be checked, so it was not asked for: {why}")),
             Origin::Root(_) => ("not_asked", "it was not asked for".to_owned()),
         };
         self.fates.insert(*token, Fate { outcome, value: None, why, tampered: 0 });
     }
 
-    /// Of one that was.
-    pub(super) fn set(&mut self, token: &Token, Outcome { value, tampered }: Outcome) {
+    /// Of one that was; `is_over`: its key makes no tokens any more, and has none.
+    pub(super) fn set(&mut self, token: &Token, Outcome { value, tampered }: Outcome, is_over: bool) {
         let (outcome, value, why) = match value {
             Ok(value) => ("revealed", Some(value), String::new()),
             Err(shut) => {
@@ -63,7 +68,11 @@ impl Fates {
                     Some(Shut::NoSlot) => "no_slot",
                     Some(_) => "sealed",
                 };
-                (outcome, None, shut.map_or_else(|| NONE.to_owned(), |shut| shut.to_string()))
+                (
+                    outcome,
+                    None,
+                    shut.map_or_else(|| if is_over { REPLACED } else { NONE }.to_owned(), |shut| shut.to_string()),
+                )
             }
         };
         self.fates.insert(*token, Fate { outcome, value, why, tampered });
@@ -149,7 +158,7 @@ mod tests {
     fn fates(raw: &str) -> Fates {
         let mut fates = Fates::default();
         let value = Value { field: "ip".into(), raw: Zeroizing::new(raw.to_owned()) };
-        fates.set(&Token([1; 32]), Outcome { value: Ok(value), tampered: 0 });
+        fates.set(&Token([1; 32]), Outcome { value: Ok(value), tampered: 0 }, false);
         fates
     }
 
@@ -158,7 +167,7 @@ mod tests {
     #[test]
     fn lines_are_in_the_order_of_asking_and_one_for_each() {
         let mut fates = fates("10.0.0.1");
-        fates.set(&Token([2; 32]), Outcome { value: Err(None), tampered: 0 });
+        fates.set(&Token([2; 32]), Outcome { value: Err(None), tampered: 0 }, false);
         fates.set_unasked(&Token([0; 32]), &Origin::Tombstone);
         let order = [Token([2; 32]), ONE, Token([0; 32]), ONE];
         let lines = format!("{}\t\n{ONE}\t10.0.0.1\n{}\t\n{ONE}\t10.0.0.1\n", order[0], order[2]);
@@ -186,7 +195,7 @@ mod tests {
         let mut fates = fates("10.0.0.1");
         assert_eq!(fates.exit(), Exit::Done);
         let value = Value { field: "ip".into(), raw: Zeroizing::new("10.0.0.2".into()) };
-        fates.set(&Token([2; 32]), Outcome { value: Ok(value), tampered: 2 });
+        fates.set(&Token([2; 32]), Outcome { value: Ok(value), tampered: 2 }, false);
         assert_eq!(fates.exit(), Exit::Rejects);
         assert_eq!(fates.counts([&ONE, &Token([2; 32])].into_iter()), [2, 0, 2]);
     }

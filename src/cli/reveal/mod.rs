@@ -2,13 +2,13 @@
 //! anything that is sealed is fetched. A value is shown only if it makes its token again; where it does not, that is an
 //! alarm, and the next sealed value of the token is tried.
 
-mod destination;
+pub(super) mod destination;
 mod fates;
 
 use super::{
     context::Context,
     exit::Exit,
-    opening::OpeningSource,
+    opening::{self, OpeningSource},
     report::Failure,
     signals,
     sources::{DatabaseSource, KeysSource, Sources},
@@ -77,6 +77,9 @@ async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
 
     let databases = Databases::connect(&config).await?;
     let keys = vault::token_keys(&config, databases.rows()).await?;
+    if let Some(key) = &with.key {
+        opening::check(databases.rows(), key).await?;
+    }
     let tokens = match args.request {
         Some(number) => reveal::requested(databases.rows(), number).await.map_err(vault::refused)?,
         None => tokens,
@@ -94,7 +97,7 @@ async fn reveal(args: Args, context: &Context) -> Result<Exit, Failure> {
         number => number,
     };
     if let Some(number) = number {
-        let opened = open(&databases, number, &wanted, (&mut with.opener(), &mut fates)).await;
+        let opened = open(&databases, number, (&keys, &wanted), (&mut with.opener(), &mut fates)).await;
         opened.map_err(|error| match error {
             AnswerError::Database(error) => vault::refused(error),
             AnswerError::Kms(error) => error.into(),
@@ -170,12 +173,12 @@ async fn ask(databases: &Databases, why: Why<'_>, wanted: &Wanted<'_>) -> Result
 async fn open(
     databases: &Databases,
     number: i64,
-    wanted: &Wanted<'_>,
+    (keys, wanted): (&TokenKeys, &Wanted<'_>),
     (opener, fates): (&mut Opener<'_>, &mut Fates),
 ) -> Result<(), AnswerError> {
     let mut answer = Answer::fetch(databases.rows(), databases.slots(), number).await?;
     for (token, root) in wanted {
-        fates.set(token, answer.open(token, opener, root).await?);
+        fates.set(token, answer.open(token, opener, root).await?, keys.is_over(token));
     }
     Ok(())
 }

@@ -15,8 +15,13 @@ use super::{
 };
 
 /// Requests that must be answered, and by what. Whatever else is asked for leaves no second entry.
-const ANSWERED_BY: [(&str, &str); 4] =
-    [("reveal", "revealed"), ("forget", "forgotten"), ("restore", "restored"), ("rotate", "rotated")];
+const ANSWERED_BY: [(&str, &str); 5] = [
+    ("reveal", "revealed"),
+    ("forget", "forgotten"),
+    ("forget", "planned"), // a dry run
+    ("restore", "restored"),
+    ("rotate", "rotated"),
+];
 
 /// How many unanswered requests a note names.
 const EXAMPLES: usize = 10;

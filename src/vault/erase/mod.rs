@@ -75,6 +75,9 @@ pub enum EraseError {
         /// Its number.
         number: i64,
     },
+    /// The file and the database know of no erasure: either there never was one, or both are from before the first.
+    #[error("neither the file of erasures nor the restored database knows of any erasure")]
+    Nobody,
     /// With another key nobody would be found.
     #[error("subject.key is not the key with which this database was written")]
     WrongKey,

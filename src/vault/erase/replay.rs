@@ -28,7 +28,8 @@ pub struct Replayed {
 type Names = HashMap<SubjectTag, Vec<Zeroizing<String>>>;
 
 impl Eraser {
-    /// Does again every erasure of the file that the database does not know, and opens the vault.
+    /// Does again every erasure of the file that the database does not know, and opens the vault. `nobody`: also where
+    /// neither knows of any, for then somebody has to know that there was none.
     ///
     /// # Errors
     /// The file is none of this database, or a database refuses. The same call goes on where this one stopped.
@@ -37,6 +38,7 @@ impl Eraser {
         why: Why<'_>,
         subjects: &SubjectKey,
         journal: &mut Journal,
+        nobody: bool,
     ) -> Result<Replayed, EraseError> {
         // Before the file is given what the database knows: it would look complete.
         if let Some(number) = lacking(journal.erasures(), &self.known().await?) {
@@ -48,6 +50,9 @@ impl Eraser {
         let mut replayed = Replayed { erased: Vec::new(), swept: 0, was_shut };
         if missing.is_empty() && !was_shut {
             return Ok(replayed);
+        }
+        if journal.erasures().is_empty() && !nobody {
+            return Err(EraseError::Nobody);
         }
         let asked = self.ask(why, None).await?;
         let names = self.names(asked.request, subjects, &missing).await?;

@@ -50,6 +50,27 @@ impl Kind {
         }
     }
 
+    /// In words.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Token => "the token key",
+            Self::Subject => "the subject key",
+            Self::RecoveryPublic => "its public half, which only seals",
+            Self::Recovery => "the recovery key",
+            Self::Audit => "the key that signs the audit log",
+            Self::AuditPublic => "the key that checks the audit log",
+        }
+    }
+
+    /// What this text says it is, by its first line.
+    pub fn of(text: &[u8]) -> Option<Self> {
+        let kinds = [Self::Token, Self::Subject, Self::RecoveryPublic, Self::Recovery, Self::Audit, Self::AuditPublic];
+        let text = std::str::from_utf8(text).ok()?;
+        let header = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+        let word = header.split(' ').next();
+        kinds.into_iter().find(|kind| word == Some(kind.header()))
+    }
+
     fn header(self) -> &'static str {
         match self {
             Self::Token => "masq-token-key-v1",
@@ -274,8 +295,18 @@ pub fn read(kind: Kind, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         return Err(KeyError::Malformed { path: path.to_owned(), problem: "it is a directory" });
     }
     check_mode(kind, path, metadata.mode())?;
+    read_all(file).map_err(failed)
+}
+
+/// What kind of key file that is, whoever may read it; `None`: none, or one that is protected.
+pub fn kind_of(path: &Path) -> Option<Kind> {
+    let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    Kind::of(&read_all(is_file.then(|| File::open(path).ok())??).ok()?)
+}
+
+fn read_all(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_FILE).unwrap_or(usize::MAX)));
-    file.take(MAX_FILE).read_to_end(&mut text).map_err(failed)?;
+    file.take(MAX_FILE).read_to_end(&mut text)?;
     Ok(text)
 }
 

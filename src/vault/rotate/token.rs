@@ -45,6 +45,8 @@ pub struct TokenKey {
     pub state: State,
     /// Whether somebody else may have it.
     pub leaked: bool,
+    /// Whether it was retired within the last day, by the server's clock.
+    pub ended_lately: bool,
     check_value: Vec<u8>,
 }
 
@@ -63,7 +65,8 @@ impl TokenKey {
 /// # Errors
 /// If it cannot say.
 pub async fn keys(session: &Session) -> Result<Vec<TokenKey>, DbError> {
-    const READ: &str = "SELECT kid, state, leaked, check_value FROM masq.token_keys ORDER BY kid";
+    const READ: &str = "SELECT kid, state, leaked, state = 'retired' AND since > now() - interval '1 day', check_value \
+                        FROM masq.token_keys ORDER BY kid";
     let failed = |error| DbError::new("reading which keys make tokens", &error);
     let key = |row: &tokio_postgres::Row| {
         let state = match row.try_get(1)? {
@@ -73,8 +76,8 @@ pub async fn keys(session: &Session) -> Result<Vec<TokenKey>, DbError> {
             _ => State::Retired,
         };
         let kid = u8::try_from(row.try_get::<_, i16>(0)?).ok().and_then(NonZeroU8::new);
-        let (leaked, check_value) = (row.try_get(2)?, row.try_get(3)?);
-        Ok(kid.map(|kid| TokenKey { kid, state, leaked, check_value }))
+        let (leaked, ended_lately, check_value) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+        Ok(kid.map(|kid| TokenKey { kid, state, leaked, ended_lately, check_value }))
     };
     let rows = session.query_typed(READ, &[]).await.map_err(failed)?;
     rows.iter().filter_map(|row| key(row).transpose()).collect::<Result<_, _>>().map_err(failed)

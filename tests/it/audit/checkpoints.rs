@@ -73,7 +73,7 @@ async fn a_checkpoint_follows_work_where_file_and_key_are_at_hand() {
     let why = ["--purpose", "ERASURE", "--ticket", "T-1", "--reason", "asked for by letter", "--erasures", "erased"];
     let works: [&[&str]; 5] = [
         &["find", "--field", "ip"],
-        &["dead", "show", &id, "--identity", &identity, "--reason", "to see what was sent"],
+        &["dead", "show", &id, "--identity", &identity, "--plain-output-i-know", "--reason", "to see what was sent"],
         &["forget", "u1", why[0], why[1], why[2], why[3], why[4], why[5], why[6], why[7]],
         &["keys", "rotate", "--token", "--reason", "yearly rotation"],
         &["dead", "purge", "--older-than", "0s", "--yes"],

@@ -2,6 +2,7 @@
 //! database can change it.
 
 mod checkpoints;
+mod unanswered;
 
 use std::{path::PathBuf, process::Output};
 
@@ -355,6 +356,11 @@ async fn the_list_is_a_line_an_entry_and_can_be_narrowed() {
     assert_eq!(lines(&["--since", "1h"]), all);
     assert_eq!(lines(&["--login", "nobody"]).len(), 0);
     assert_eq!(lines(&["--since", "2999-01-01"]).len(), 0);
+    let (code, out, said) = log.audit(&["list", "--action", "revealt"]);
+    assert_eq!((code, out.as_str()), (2, ""), "{said}");
+    assert!(said.contains("'revealt'") && said.contains("similar value exists: 'reveal"), "{said}");
+    let (code, _, said) = log.audit(&["list", "--action", "nosuch"]);
+    assert!(code == 2 && said.contains("find, open, opened"), "{said}");
 }
 
 #[tokio::test]

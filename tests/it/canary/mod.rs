@@ -127,8 +127,12 @@ async fn look_up(stage: &mut Stage) {
 
     let id = "SELECT message_id FROM masq.dead_letters WHERE reason LIKE 'bad_ip%'";
     let id = stage.database.query(id).await.remove(0);
-    let (code, body) =
-        stage.masq("operator", &[&["dead", "show", &id][..], &identity, &REASON].concat(), "", "revealed");
+    let (code, body) = stage.masq(
+        "operator",
+        &[&["dead", "show", &id, "--plain-output-i-know"][..], &identity, &REASON].concat(),
+        "",
+        "revealed",
+    );
     assert!(code == 0 && body.contains(ADDRESS), "{}", stage.complaint());
     let replay = [&["dead", "replay", "--all"][..], &identity, &REASON].concat();
     let again = format!("{}\n{}\n{}\n", good("sent"), r#"{"canary-body": "canary-user"}"#, "canary-body");

@@ -50,7 +50,7 @@ impl Files {
 async fn a_key_of_kms_is_let_in_and_opens_what_was_sealed_before() {
     let files = Files::make().await;
     let id = files.scene.database.query("SELECT message_id FROM masq.dead_letters").await.remove(0);
-    let show = ["dead", "show", &id, "--reason", "ticket 4711", "--kms"];
+    let show = ["dead", "show", &id, "--plain-output-i-know", "--reason", "ticket 4711", "--kms"];
     let identity = files.scene.keys.path().join("recovery.key");
     let rewrap = ["--identity", identity.to_str().unwrap()];
 
@@ -121,7 +121,16 @@ async fn a_recovery_key_is_added_to_what_kms_alone_opens() {
     let (code, said) = rotate(&["--kms"]);
     assert!(code == 0 && said.contains("epochs were sealed to all 2 recovery keys"), "{said}");
     let id = scene.database.query("SELECT message_id FROM masq.dead_letters").await.remove(0);
-    let show = ["dead", "show", &id, "--reason", "ticket 4711", "--database-url", &scene.database.url];
+    let show = [
+        "dead",
+        "show",
+        &id,
+        "--plain-output-i-know",
+        "--reason",
+        "ticket 4711",
+        "--database-url",
+        &scene.database.url,
+    ];
     let (asked, show) = (kms.stand_in.calls().len(), [&show[..], &["--identity", "safe/recovery.key"]].concat());
     let (code, out, said) = kms.run(REVEALER, &show);
     assert_eq!((code, out), (0, login("v", "not an address")), "{said}");

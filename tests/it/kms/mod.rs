@@ -94,7 +94,16 @@ async fn a_worker_without_decrypt_seals_and_who_may_decrypt_opens() {
     assert!(!worked.iter().any(|call| call.action == "Decrypt" && call.key == VAULT_KEY), "{worked:?}");
 
     let id = scene.database.query("SELECT message_id FROM masq.dead_letters").await.remove(0);
-    let show = ["dead", "show", &id, "--reason", "ticket 4711", "--database-url", &scene.database.url];
+    let show = [
+        "dead",
+        "show",
+        &id,
+        "--plain-output-i-know",
+        "--reason",
+        "ticket 4711",
+        "--database-url",
+        &scene.database.url,
+    ];
     let by_config = kms.run(REVEALER, &show);
     assert_eq!((by_config.0, by_config.1), (0, login("v", "not an address")), "{}", by_config.2);
     let named = format!("--kms={VAULT_KEY}");
@@ -144,7 +153,16 @@ async fn with_recovery_pub_beside_it_either_opens() {
     let identity = other.path().join("k/recovery.key");
     let scene = kms.loaded().await;
     let id = scene.database.query("SELECT message_id FROM masq.dead_letters").await.remove(0);
-    let show = ["dead", "show", &id, "--reason", "ticket 4711", "--database-url", &scene.database.url];
+    let show = [
+        "dead",
+        "show",
+        &id,
+        "--plain-output-i-know",
+        "--reason",
+        "ticket 4711",
+        "--database-url",
+        &scene.database.url,
+    ];
     let before = kms.stand_in.calls().len();
     let by_file = kms.run(WORKER, &[&show[..], &["--identity", identity.to_str().unwrap()]].concat());
     assert_eq!((by_file.0, by_file.1), (0, login("v", "not an address")), "{}", by_file.2);

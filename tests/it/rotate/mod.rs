@@ -2,6 +2,7 @@
 
 mod interrupted;
 mod recovery;
+mod revealed;
 mod steps;
 
 use std::collections::BTreeMap;

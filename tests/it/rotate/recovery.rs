@@ -8,7 +8,7 @@ use masq::vault::{
 use uuid::Uuid;
 
 use super::{Stock, hex};
-use crate::support::plain;
+use crate::support::{Keys, plain};
 
 /// Makes a recovery key, has it added, and answers it.
 fn added(stock: &Stock, name: &str) -> RecoveryKey {
@@ -74,6 +74,22 @@ async fn another_recovery_key_opens_what_was_sealed_before() {
     let stale = format!("INSERT INTO masq.epoch_wraps VALUES ('{id}', '\\x{old}', '\\x01')");
     let refused = plain(&stock.scene.database.url).await.batch_execute(&stale).await.unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "MQ012");
+}
+
+#[tokio::test]
+async fn a_key_that_opens_nothing_here_is_refused() {
+    let stock = Stock::of(3).await;
+    let others = Keys::create();
+    let wrong = others.path().join("recovery.key");
+    let theirs = hex(&others.load().fingerprints()[0][..8]);
+    for what in ["--recovery", "--token"] {
+        let (code, said) = stock.rotate(&[what, "--identity", wrong.to_str().unwrap()]);
+        assert!(code == 78 && said.contains(&theirs) && said.contains("opens nothing in this database"), "{said}");
+    }
+    assert_eq!(stock.query("SELECT count(*) FROM masq.audit WHERE action = 'rotate'").await, ["0"]);
+    stock.execute("UPDATE masq.recipients SET state = 'retired'").await;
+    let (code, said) = stock.rotate(&["--recovery", "--identity", &stock.identity()]);
+    assert!(code == 78 && said.contains("was retired"), "{said}");
 }
 
 #[tokio::test]

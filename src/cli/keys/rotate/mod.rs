@@ -36,7 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// new tokens throughout. The recovery key: --add or --new another one, which you copy to every worker, or --add-kms one of
 /// AWS KMS; seal all epochs to it with --identity; then --retire the old one.
 ///
-/// Whatever is interrupted, the same command goes on with the rest.
+/// Whatever is interrupted, the same command goes on with the rest. Within a day of its end a rotation of the token key is
+/// followed by the next one only if --another says so.
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["token", "recovery"]),
           group = ArgGroup::new("how").args(["add", "add_kms", "new", "retire", "identity", "kms"]), after_help = "Examples:
@@ -88,6 +89,9 @@ pub(super) struct Args {
     /// Retire the old token key although there are tokens of it that nothing leads away from
     #[arg(long, conflicts_with = "recovery")]
     force: bool,
+    /// Begin the next rotation of the token key although the last one ended less than a day ago
+    #[arg(long, conflicts_with = "recovery")]
+    another: bool,
     /// Say why, in ten characters or more; that is kept in the database
     #[arg(long, value_name = "TEXT")]
     reason: String,

@@ -163,6 +163,9 @@ async fn at_hand(session: &Session, config: &Config, scene: &Scene<'_>) -> Resul
 
 async fn rewrap(config: &Config, identity: &Identity, scene: &Scene<'_>) -> Result<Exit, Failure> {
     let session = &session(config).await?;
+    if let Identity::File(key) = identity {
+        opening::check(session, key).await?;
+    }
     let recipients = at_hand(session, config, scene).await?;
     let mut rewrap = Rewrap::new(session, identity, &recipients).await?;
     let mut rotation =

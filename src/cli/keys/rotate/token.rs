@@ -13,7 +13,7 @@ use super::{
     work::{Rows, Work},
 };
 use crate::{
-    cli::{connect, context::Context, exit::Exit, report::Failure},
+    cli::{connect, context::Context, exit::Exit, opening, report::Failure},
     config::{Config, Mask},
     db::{Session, catalog},
     start,
@@ -37,8 +37,11 @@ pub(super) async fn run(args: &Args, config: &Config, scene: &Scene<'_>) -> Resu
         None => None,
     };
     let session = session(config).await?;
+    if let Some(key) = &identity {
+        opening::check(&session, key).await?;
+    }
     let keys = token::keys(&session).await?;
-    let stage = Stage { session: &session, keys: &keys, config, scene, force: args.force };
+    let stage = Stage { session: &session, keys: &keys, config, scene, force: args.force, another: args.another };
     match identity {
         Some(identity) if args.emergency => stage.emergency(&identity).await,
         identity => stage.step(identity.as_ref()).await,
@@ -52,6 +55,7 @@ struct Stage<'a> {
     config: &'a Config,
     scene: &'a Scene<'a>,
     force: bool,
+    another: bool,
 }
 
 impl Stage<'_> {
@@ -98,7 +102,14 @@ impl Stage<'_> {
         Ok(Exit::Done)
     }
 
+    /// The id of another key. Whoever repeats a command whose answer was lost means the rotation that has just ended: the
+    /// next one would hand workers yet another key, and in an emergency destroy the one that they have received.
     fn next_kid(&self) -> Result<NonZeroU8, Failure> {
+        if let Some(ended) = self.keys.iter().filter(|key| key.ended_lately && !self.another).map(|key| key.kid).max() {
+            let what = format!("nothing is left to do: key id {ended} was retired within the last day");
+            return Err(Failure::new(Exit::Usage, what)
+                .hint("`masq keys status` lists the keys; to begin another rotation all the same, say --another"));
+        }
         let last = self.keys.iter().map(|key| key.kid).max().unwrap_or(NonZeroU8::MIN);
         last.checked_add(1).ok_or_else(|| {
             Failure::new(Exit::Config, "all 255 key ids are used up")
