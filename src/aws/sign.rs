@@ -55,8 +55,8 @@ impl Request<'_> {
             headers.insert(TARGET, HeaderValue::try_from(target).map_err(|e| odd(&e))?);
         }
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        match (self.endpoint.path_and_query().map(PathAndQuery::as_str), by.identity.data::<Credentials>()) {
-            (Some("/"), Some(keys)) => self.sign_post(&mut request, &signed, keys, by, at)?,
+        match self.endpoint.path_and_query().map(PathAndQuery::as_str) {
+            Some("/") => self.sign_post(&mut request, &signed, by, at)?,
             _ => self.sign_any(&mut request, &signed, by, at)?,
         }
         Ok(request)
@@ -67,10 +67,10 @@ impl Request<'_> {
         &self,
         request: &mut HttpRequest<Bytes>,
         signed: &[(&'static str, &str)],
-        keys: &Credentials,
         by: &Snapshot,
         at: SystemTime,
     ) -> Result<(), AwsError> {
+        let Some(keys) = by.identity.data::<Credentials>() else { return self.sign_any(request, signed, by, at) };
         let date = sigv4::date(at.into());
         let host = host(self.endpoint);
         let headers = signed.iter().copied().chain([("host", host)]).collect();
@@ -152,12 +152,12 @@ mod tests {
         let endpoint: Uri = endpoint.parse().unwrap();
         let wire = Wire::Json;
         let what = Request { service: &SERVICE, action: "ReceiveMessage", region, endpoint: &endpoint, wire };
-        let by = Snapshot::of(keys.clone());
+        let by = Snapshot::of(keys);
         let signed = vec![(CONTENT_TYPE_NAME, SERVICE.content_type), (TARGET, "AmazonSQS.ReceiveMessage")];
         [true, false].map(|ours| {
             let mut request = HttpRequest::new(Bytes::from(body.to_owned()));
             if ours {
-                what.sign_post(&mut request, &signed, &keys, &by, at).unwrap();
+                what.sign_post(&mut request, &signed, &by, at).unwrap();
                 request.headers_mut().remove(HOST); // signed by the crate too, and then left to the HTTP client
             } else {
                 what.sign_any(&mut request, &signed, &by, at).unwrap();
