@@ -365,10 +365,12 @@ $$;
 CREATE FUNCTION masq.revealed(request bigint, claimed text, shown integer, missing integer, tampered integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  asked  masq.audit := masq.permitted(revealed.request, 'reveal');
-  opened bytea[] := ARRAY(SELECT n.now FROM (SELECT i.old, masq.now_called(i.old) AS now FROM unnest(asked.items) AS i (old)) AS n
-                          WHERE n.now <> n.old ORDER BY 1);
+  asked  masq.audit;
+  opened bytea[];
 BEGIN
+  asked := masq.permitted(revealed.request, 'reveal');
+  opened := ARRAY(SELECT n.now FROM (SELECT i.old, masq.now_called(i.old) AS now FROM unnest(asked.items) AS i (old)) AS n
+                  WHERE n.now <> n.old ORDER BY 1);
   RETURN masq.append('revealed', revealed.claimed, NULL, NULL, NULL, opened, revealed.request,
     format('{"shown": %s, "missing": %s, "tampered": %s}', revealed.shown, revealed.missing, revealed.tampered));
 END

@@ -232,9 +232,9 @@ $$;
 CREATE FUNCTION masq.plan_erasure(request bigint, secret uuid, subjects text[], tokens text[]) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  asked  masq.audit := masq.permitted_of(plan_erasure.request, secret, subjects, tokens);
-  tag    bytea := asked.items[1];
-  theirs text[] := tokens || masq.tokens_of(tag);
+  asked  masq.audit;
+  tag    bytea;
+  theirs text[];
   t      record;
   c      record;
   count  bigint;
@@ -244,6 +244,9 @@ DECLARE
   many   bigint := 0;
   shared bigint := 0;
 BEGIN
+  asked := masq.permitted_of(plan_erasure.request, secret, subjects, tokens);
+  tag := asked.items[1];
+  theirs := tokens || masq.tokens_of(tag);
   FOR t IN SELECT * FROM masq.tables_of_persons() LOOP
     EXECUTE format('SELECT count(*) FROM %s AS t WHERE %s', t.target, t.whose) INTO count USING subjects, theirs;
     rows := rows || jsonb_build_object(t.target::text, count);
