@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use masq::{
     config::{Config, Sources},
+    local::crowd::Record,
     pipeline::{
         decode::Decoder,
         mask::{Masker, mask},
@@ -21,16 +22,7 @@ use uuid::Uuid;
 pub(crate) const BATCH: usize = 500;
 
 /// The login pipeline without the vault.
-pub(crate) const VAULT_OFF: &str = r#"
-[columns]
-user_id          = { from = "user_id",     type = "varchar(128)", required = true, subject = true }
-device_type      = { from = "device_type", type = "varchar(32)" }
-masked_ip        = { from = "ip",          type = "varchar(256)", as = "ip", mask = "hmac" }
-masked_device_id = { from = "device_id",   type = "varchar(256)", mask = "hmac" }
-locale           = { from = "locale",      type = "varchar(32)" }
-app_version      = { from = "app_version", type = "varchar(32)",  as = "version" }
-create_date      = { from = "create_date", type = "date", default = "sent_date" }
-"#;
+pub(crate) const VAULT_OFF: &str = include_str!("../../src/cli/bench/vault-off.toml");
 
 /// The login pipeline, which seals two values of a login.
 pub(crate) const VAULT_ON: &str = "";
@@ -42,15 +34,8 @@ pub(crate) fn batch(n: usize) -> Vec<Message> {
 }
 
 fn message(n: usize) -> Message {
-    let [a, b, c, d] = u32::try_from(n + 0x0b00_0000).unwrap_or(0).to_be_bytes();
-    let body = format!(
-        r#"{{"user_id": "user-{n:032x}", "app_version": "2.3.0", "device_type": "android", "ip": "{a}.{b}.{c}.{d}", "locale": "RU", "device_id": "{:03}-{:02}-{:04}"}}"#,
-        n / 1_000_000 % 1000,
-        n / 10_000 % 100,
-        n % 10_000,
-    );
     let key = Key { sent_at: 1_700_000_000_000, id: Uuid::from_u128(n as u128) };
-    Message::new(key, 1, body.into_bytes(), Receipt(String::new()))
+    Message::new(key, 1, Record::unlike_any(n).body().into_bytes(), Receipt(String::new()))
 }
 
 /// Steps 2 and 3 of one worker.

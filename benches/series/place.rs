@@ -17,16 +17,7 @@ use tokio::process::Command;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The login pipeline without the vault.
-const VAULT_OFF: &str = r#"
-[columns]
-user_id          = { from = "user_id",     type = "varchar(128)", required = true, subject = true }
-device_type      = { from = "device_type", type = "varchar(32)" }
-masked_ip        = { from = "ip",          type = "varchar(256)", as = "ip", mask = "hmac" }
-masked_device_id = { from = "device_id",   type = "varchar(256)", mask = "hmac" }
-locale           = { from = "locale",      type = "varchar(32)" }
-app_version      = { from = "app_version", type = "varchar(32)",  as = "version" }
-create_date      = { from = "create_date", type = "date", default = "sent_date" }
-"#;
+const VAULT_OFF: &str = include_str!("../../src/cli/bench/vault-off.toml");
 
 pub(crate) struct Place {
     pub(crate) server: PrivatePostgres,

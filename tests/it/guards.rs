@@ -51,16 +51,7 @@ const PLAIN: Bounds = Bounds { requests: 0.205, transactions: 1.0, commits: 6.0,
 const SEALED: Bounds = Bounds { wal: 1_690.0, ..PLAIN };
 
 /// The login pipeline without the vault.
-const VAULT_OFF: &str = r#"
-[columns]
-user_id          = { from = "user_id",     type = "varchar(128)", required = true, subject = true }
-device_type      = { from = "device_type", type = "varchar(32)" }
-masked_ip        = { from = "ip",          type = "varchar(256)", as = "ip", mask = "hmac" }
-masked_device_id = { from = "device_id",   type = "varchar(256)", mask = "hmac" }
-locale           = { from = "locale",      type = "varchar(32)" }
-app_version      = { from = "app_version", type = "varchar(32)",  as = "version" }
-create_date      = { from = "create_date", type = "date", default = "sent_date" }
-"#;
+const VAULT_OFF: &str = include_str!("../../src/cli/bench/vault-off.toml");
 
 /// A queue whose requests are counted.
 struct Counted {

@@ -30,15 +30,7 @@ use crate::{
 };
 
 /// The login pipeline without the vault.
-const OFF: &str = r#"[columns]
-user_id          = { from = "user_id",     type = "varchar(128)", required = true, subject = true }
-device_type      = { from = "device_type", type = "varchar(32)" }
-masked_ip        = { from = "ip",          type = "varchar(256)", as = "ip", mask = "hmac" }
-masked_device_id = { from = "device_id",   type = "varchar(256)", mask = "hmac" }
-locale           = { from = "locale",      type = "varchar(32)" }
-app_version      = { from = "app_version", type = "varchar(32)",  as = "version" }
-create_date      = { from = "create_date", type = "date", default = "sent_date" }
-"#;
+const OFF: &str = include_str!("vault-off.toml");
 
 /// Vacuum comes when it likes, for one arm's tables during another's run. What it costs does not depend on who wrote the
 /// rows, so it is left out for all.
