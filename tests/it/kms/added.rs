@@ -121,16 +121,7 @@ async fn a_recovery_key_is_added_to_what_kms_alone_opens() {
     let (code, said) = rotate(&["--kms"]);
     assert!(code == 0 && said.contains("epochs were sealed to all 2 recovery keys"), "{said}");
     let id = scene.database.query("SELECT message_id FROM masq.dead_letters").await.remove(0);
-    let show = [
-        "dead",
-        "show",
-        &id,
-        "--plain-output-i-know",
-        "--reason",
-        "ticket 4711",
-        "--database-url",
-        &scene.database.url,
-    ];
+    let show = show(&id, &scene);
     let (asked, show) = (kms.stand_in.calls().len(), [&show[..], &["--identity", "safe/recovery.key"]].concat());
     let (code, out, said) = kms.run(REVEALER, &show);
     assert_eq!((code, out), (0, login("v", "not an address")), "{said}");

@@ -83,6 +83,12 @@ impl KmsAlone {
     }
 }
 
+/// The arguments that show a dead letter to a pipe.
+fn show<'a>(id: &'a str, scene: &'a Scene) -> [&'a str; 8] {
+    let database = ["--database-url", &scene.database.url];
+    ["dead", "show", id, "--plain-output-i-know", "--reason", "ticket 4711", database[0], database[1]]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_without_decrypt_seals_and_who_may_decrypt_opens() {
     let kms = KmsAlone::make().await;
@@ -94,16 +100,7 @@ async fn a_worker_without_decrypt_seals_and_who_may_decrypt_opens() {
     assert!(!worked.iter().any(|call| call.action == "Decrypt" && call.key == VAULT_KEY), "{worked:?}");
 
     let id = scene.database.query("SELECT message_id FROM masq.dead_letters").await.remove(0);
-    let show = [
-        "dead",
-        "show",
-        &id,
-        "--plain-output-i-know",
-        "--reason",
-        "ticket 4711",
-        "--database-url",
-        &scene.database.url,
-    ];
+    let show = show(&id, &scene);
     let by_config = kms.run(REVEALER, &show);
     assert_eq!((by_config.0, by_config.1), (0, login("v", "not an address")), "{}", by_config.2);
     let named = format!("--kms={VAULT_KEY}");
@@ -153,16 +150,7 @@ async fn with_recovery_pub_beside_it_either_opens() {
     let identity = other.path().join("k/recovery.key");
     let scene = kms.loaded().await;
     let id = scene.database.query("SELECT message_id FROM masq.dead_letters").await.remove(0);
-    let show = [
-        "dead",
-        "show",
-        &id,
-        "--plain-output-i-know",
-        "--reason",
-        "ticket 4711",
-        "--database-url",
-        &scene.database.url,
-    ];
+    let show = show(&id, &scene);
     let before = kms.stand_in.calls().len();
     let by_file = kms.run(WORKER, &[&show[..], &["--identity", identity.to_str().unwrap()]].concat());
     assert_eq!((by_file.0, by_file.1), (0, login("v", "not an address")), "{}", by_file.2);
