@@ -195,7 +195,7 @@ mod tests {
         let decoder = Decoder::new(columns, limits, crate::config::UnknownFields::Drop);
         let key = Key { sent_at: 1, id: uuid::Uuid::nil() };
         let body = login.body.clone().into_bytes();
-        let message = Message::new(key, 1, body, Receipt(String::new()));
+        let message = Message::new(key, 1, body, Receipt("".into()));
         decoder.read(&message).err().map(|reject| reject.reason.kind())
     }
 

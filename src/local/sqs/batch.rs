@@ -1,7 +1,5 @@
 //! Batches: up to ten entries with ids of their own, each of which succeeds or fails by itself.
 
-use std::collections::HashSet;
-
 use serde::Serialize;
 
 use super::fault::Fault;
@@ -30,8 +28,8 @@ pub(super) struct Outcome<T> {
 /// An entry that succeeded and has nothing more to say.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Succeeded {
-    id: String,
+pub(super) struct Succeeded<'a> {
+    id: &'a str,
 }
 
 #[derive(Serialize)]
@@ -51,13 +49,12 @@ pub(super) fn check<E: Entry>(entries: &[E]) -> Result<(), Fault> {
     if entries.len() > MOST_ENTRIES {
         return Err(Fault::TooManyEntriesInBatchRequest(entries.len()));
     }
-    let mut seen = HashSet::with_capacity(entries.len());
-    for id in entries.iter().map(Entry::id) {
+    for (at, id) in entries.iter().map(Entry::id).enumerate() {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if !(1..=LONGEST_ID).contains(&id.len()) || !id.bytes().all(plain) {
             return Err(Fault::InvalidBatchEntryId);
         }
-        if !seen.insert(id) {
+        if entries[..at].iter().any(|before| before.id() == id) {
             return Err(Fault::BatchEntryIdsNotDistinct(id.to_owned()));
         }
     }
@@ -65,7 +62,7 @@ pub(super) fn check<E: Entry>(entries: &[E]) -> Result<(), Fault> {
 }
 
 /// Does `step` for each entry.
-pub(super) fn each<E: Entry, T>(entries: &[E], step: impl Fn(&E) -> Result<T, Fault>) -> Outcome<T> {
+pub(super) fn each<'a, E: Entry, T>(entries: &'a [E], step: impl Fn(&'a E) -> Result<T, Fault>) -> Outcome<T> {
     let mut outcome = Outcome { successful: Vec::with_capacity(entries.len()), failed: Vec::new() };
     for entry in entries {
         match step(entry) {
@@ -82,6 +79,6 @@ pub(super) fn each<E: Entry, T>(entries: &[E], step: impl Fn(&E) -> Result<T, Fa
 }
 
 /// Does `step` for each entry where success is all there is to say.
-pub(super) fn each_done<E: Entry>(entries: &[E], step: impl Fn(&E) -> Result<(), Fault>) -> Outcome<Succeeded> {
-    each(entries, |entry| step(entry).map(|()| Succeeded { id: entry.id().to_owned() }))
+pub(super) fn each_done<E: Entry>(entries: &[E], step: impl Fn(&E) -> Result<(), Fault>) -> Outcome<Succeeded<'_>> {
+    each(entries, |entry| step(entry).map(|()| Succeeded { id: entry.id() }))
 }

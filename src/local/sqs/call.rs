@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Service, fault::Fault, history::Moment, script::Trouble};
-use crate::queue::memory::{Accepted, Delivery, Lapse, MemoryQueue, Outgoing, ReceiptError, Removal, Settings};
+use crate::queue::memory::{Accepted, Delivery, Lapse, MemoryQueue, Outgoing, ReceiptError, Settings};
 
 /// What can happen to a request before it is looked at.
 const BEFORE: [Trouble; 6] = [
@@ -73,6 +73,9 @@ impl Call<'_> {
 
     fn trouble(&self, among: &[Trouble]) -> Option<(Trouble, Duration)> {
         let Service { script, history, started, .. } = self.service;
+        if script.is_empty() {
+            return None;
+        }
         let drawn = script.draw(self.action, among, started.elapsed());
         drawn.inspect(|(trouble, _)| history.trouble(self.action, self.by, *trouble))
     }
@@ -128,15 +131,10 @@ impl CalledQueue<'_> {
     }
 
     pub(super) fn remove(&self, receipt: &str) -> Result<(), ReceiptError> {
-        // Only what would be deleted can lapse, and only then does the script count it.
-        let lapse = match self.queue.removal(receipt)? {
-            Removal::Deleted => self.call.trouble(&[Trouble::Stale, Trouble::Ghost]),
-            Removal::Stale | Removal::Gone => None,
+        let lapse = || {
+            let (trouble, absence) = self.call.trouble(&[Trouble::Stale, Trouble::Ghost])?;
+            Some(if trouble == Trouble::Ghost { Lapse::Ghost(absence) } else { Lapse::Ignored })
         };
-        let lapse = lapse.map(|(trouble, absence)| match trouble {
-            Trouble::Ghost => Lapse::Ghost(absence),
-            _ => Lapse::Ignored,
-        });
         self.queue.remove_with(receipt, lapse).map(drop)
     }
 }

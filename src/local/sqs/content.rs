@@ -1,10 +1,10 @@
 //! What a message may contain and how it is summed: characters, message attributes, size, MD5.
 //! AWS: "Amazon SQS message metadata", "Calculating the MD5 message digest for message attributes", SendMessage.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use md5::{Digest, Md5};
+use md5::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
@@ -124,15 +124,29 @@ fn is_allowed(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
-/// MD5 in hexadecimal.
-pub(super) fn md5(bytes: &[u8]) -> String {
-    hex(Md5::new_with_prefix(bytes))
+/// A digest, shown in hexadecimal.
+pub(super) struct Md5(pub(super) u128);
+
+impl Md5 {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self::taken(md5::Md5::new_with_prefix(bytes))
+    }
+
+    fn taken(digest: md5::Md5) -> Self {
+        Self(u128::from_be_bytes(digest.finalize().into()))
+    }
+}
+
+impl fmt::Display for Md5 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
 }
 
 /// The digest of attributes, in the order of their names: name, type, one byte for the kind of value, value; each but
 /// that byte after its length in four bytes, most significant first. None where there are none.
 pub(super) fn md5_of_attributes(attributes: &MessageAttributes) -> Option<String> {
-    let mut digest = Md5::new();
+    let mut digest = md5::Md5::new();
     for (name, attribute) in attributes {
         let value = attribute.value().ok()?;
         add(&mut digest, name.as_bytes());
@@ -140,16 +154,12 @@ pub(super) fn md5_of_attributes(attributes: &MessageAttributes) -> Option<String
         digest.update([value.transport()]);
         add(&mut digest, value.bytes());
     }
-    (!attributes.is_empty()).then(|| hex(digest))
+    (!attributes.is_empty()).then(|| Md5::taken(digest).to_string())
 }
 
-fn add(digest: &mut Md5, bytes: &[u8]) {
+fn add(digest: &mut md5::Md5, bytes: &[u8]) {
     digest.update(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
     digest.update(bytes);
-}
-
-fn hex(digest: Md5) -> String {
-    format!("{:032x}", u128::from_be_bytes(digest.finalize().into()))
 }
 
 /// Keeps the attributes that a receiver names: by name, by prefix (`foo.*`), or all (`All`, `.*`).

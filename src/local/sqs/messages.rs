@@ -1,15 +1,16 @@
 //! The operations on messages: send, receive, delete, change visibility; one by one and in batches.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Display, ops::RangeInclusive, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
+use uuid::Uuid;
 
 use super::{
     ACCOUNT,
     attributes::{LARGEST_MESSAGE, LONGEST_DELAY, LONGEST_VISIBILITY, LONGEST_WAIT},
     batch::{self, Entry, Outcome, Succeeded},
     call::{Call, CalledQueue},
-    content::{self, MessageAttributes},
+    content::{self, Md5, MessageAttributes},
     fault::Fault,
     queue_arn,
     queues::Done,
@@ -115,11 +116,11 @@ pub(super) struct Received {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Message {
-    message_id: String,
+    message_id: Text<Uuid>,
     receipt_handle: String,
     #[serde(rename = "MD5OfBody")]
-    md5_of_body: String,
-    body: String,
+    md5_of_body: Text<Md5>,
+    body: Body,
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<SystemAttributes>,
     #[serde(rename = "MD5OfMessageAttributes", skip_serializing_if = "Option::is_none")]
@@ -135,19 +136,37 @@ struct SystemAttributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     sender_id: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sent_timestamp: Option<String>,
+    sent_timestamp: Option<Text<i64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    approximate_receive_count: Option<String>,
+    approximate_receive_count: Option<Text<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    approximate_first_receive_timestamp: Option<String>,
+    approximate_first_receive_timestamp: Option<Text<i64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message_group_id: Option<String>,
+    message_group_id: Option<Text<Arc<str>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message_deduplication_id: Option<String>,
+    message_deduplication_id: Option<Text<Arc<str>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sequence_number: Option<String>,
+    sequence_number: Option<Text<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter_queue_source_arn: Option<String>,
+}
+
+/// What is a string in the protocol and not here: written as one where the answer is, instead of on the way there.
+struct Text<T>(T);
+
+impl<T: Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A body. A sender inside this process may have sent what is no UTF-8, which JSON cannot carry.
+struct Body(Arc<[u8]>);
+
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(&self.0))
+    }
 }
 
 impl Entry for Send<'_> {
@@ -193,9 +212,10 @@ fn send_one(queue: &CalledQueue<'_>, message: &Send) -> Result<Sent, Fault> {
     let delay = seconds("DelaySeconds", message.delay_seconds, LONGEST_DELAY)?;
     check_group(queue, message)?;
     let stored = if attributes.is_empty() { None } else { Some(Arc::from(serde_json::to_vec(attributes)?)) };
-    let body: Arc<[u8]> = Arc::from(body.as_bytes());
+    let md5 = Md5::of(body.as_bytes());
     let Accepted { key, sequence } = queue.send(Outgoing {
-        body: Arc::clone(&body),
+        body: Arc::from(body.as_bytes()),
+        md5: Some(md5.0),
         attributes: stored,
         delay,
         group: message.message_group_id.as_deref().map(Into::into),
@@ -204,7 +224,7 @@ fn send_one(queue: &CalledQueue<'_>, message: &Send) -> Result<Sent, Fault> {
     Ok(Sent {
         id: None,
         message_id: key.id.to_string(),
-        md5_of_message_body: content::md5(&body),
+        md5_of_message_body: md5.to_string(),
         md5_of_message_attributes: content::md5_of_attributes(attributes),
         sequence_number: sequence.map(|sequence| sequence.to_string()),
     })
@@ -263,7 +283,7 @@ pub(super) async fn receive(call: &Call<'_>, request: Receive<'_>) -> Result<Rec
     let messages = deliveries.into_iter().map(|it| {
         let mut message = message(it, &wanted, &request.message_attribute_names);
         if call.has(Trouble::Corrupt) {
-            message.body.pop();
+            message.body = Body(message.body.0.split_last().map_or_else(Arc::default, |(_, rest)| rest.into()));
         }
         message
     });
@@ -276,14 +296,13 @@ fn message(delivery: Delivery, wanted: &[String], wanted_attributes: &[String]) 
         stored.and_then(|stored| serde_json::from_slice(stored).ok()).unwrap_or_default();
     content::select(&mut message_attributes, wanted_attributes);
     Message {
-        message_id: delivery.id.to_string(),
-        md5_of_body: content::md5(&delivery.body),
-        // A sender inside this process may have sent what is no UTF-8, which JSON cannot carry.
-        body: String::from_utf8_lossy(&delivery.body).into_owned(),
+        message_id: Text(delivery.id),
+        md5_of_body: Text(delivery.md5.map_or_else(|| Md5::of(&delivery.body), Md5)),
         attributes: system_attributes(&delivery, wanted),
         md5_of_message_attributes: content::md5_of_attributes(&message_attributes),
         message_attributes,
         receipt_handle: delivery.receipt,
+        body: Body(delivery.body),
     }
 }
 
@@ -292,15 +311,15 @@ fn system_attributes(delivery: &Delivery, wanted: &[String]) -> Option<SystemAtt
     let (order, source) = (delivery.order.as_ref(), delivery.source.as_deref());
     (!wanted.is_empty()).then(|| SystemAttributes {
         sender_id: is_wanted("SenderId").then_some(ACCOUNT),
-        sent_timestamp: is_wanted("SentTimestamp").then(|| delivery.sent_at.to_string()),
-        approximate_receive_count: is_wanted("ApproximateReceiveCount").then(|| delivery.count.to_string()),
+        sent_timestamp: is_wanted("SentTimestamp").then_some(Text(delivery.sent_at)),
+        approximate_receive_count: is_wanted("ApproximateReceiveCount").then_some(Text(delivery.count)),
         approximate_first_receive_timestamp: is_wanted("ApproximateFirstReceiveTimestamp")
-            .then(|| delivery.first_received_at.to_string()),
-        message_group_id: order.filter(|_| is_wanted("MessageGroupId")).map(|it| it.group.to_string()),
+            .then_some(Text(delivery.first_received_at)),
+        message_group_id: order.filter(|_| is_wanted("MessageGroupId")).map(|it| Text(Arc::clone(&it.group))),
         message_deduplication_id: order
             .filter(|_| is_wanted("MessageDeduplicationId"))
-            .map(|it| it.deduplication_id.to_string()),
-        sequence_number: order.filter(|_| is_wanted("SequenceNumber")).map(|it| it.sequence.to_string()),
+            .map(|it| Text(Arc::clone(&it.deduplication_id))),
+        sequence_number: order.filter(|_| is_wanted("SequenceNumber")).map(|it| Text(it.sequence)),
         dead_letter_queue_source_arn: source.filter(|_| is_wanted("DeadLetterQueueSourceArn")).map(queue_arn),
     })
 }
@@ -310,7 +329,10 @@ pub(super) fn delete(call: &Call<'_>, request: &Handle) -> Result<Done, Fault> {
     Ok(Done {})
 }
 
-pub(super) fn delete_batch(call: &Call<'_>, request: &Batch<Handle>) -> Result<Outcome<Succeeded>, Fault> {
+pub(super) fn delete_batch<'a>(
+    call: &Call<'_>,
+    request: &'a Batch<'a, Handle<'a>>,
+) -> Result<Outcome<Succeeded<'a>>, Fault> {
     let queue = call.queue(&request.queue_url)?;
     batch::check(&request.entries)?;
     Ok(batch::each_done(&request.entries, |entry| {
@@ -328,7 +350,10 @@ pub(super) fn change_visibility(call: &Call<'_>, request: &Handle) -> Result<Don
     Ok(Done {})
 }
 
-pub(super) fn change_visibility_batch(call: &Call<'_>, request: &Batch<Handle>) -> Result<Outcome<Succeeded>, Fault> {
+pub(super) fn change_visibility_batch<'a>(
+    call: &Call<'_>,
+    request: &'a Batch<'a, Handle<'a>>,
+) -> Result<Outcome<Succeeded<'a>>, Fault> {
     let queue = call.queue(&request.queue_url)?;
     batch::check(&request.entries)?;
     Ok(batch::each_done(&request.entries, |entry| {

@@ -11,13 +11,15 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::{Service, call::Call, fault::Fault, messages, queues, script::Trouble};
+use crate::queue::memory::random_id;
 
 /// The largest body of a request. A batch is 1 MiB; a client that escapes every character outside ASCII makes up to
 /// three times that of it, one that escapes all makes six. More would only let a stray upload fill the memory.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
+/// Bytes of most answers at most: ten messages of a few hundred bytes.
+const USUAL_ANSWER: usize = 12 * 1024;
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 
 /// Answers one request.
@@ -84,7 +86,9 @@ fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
 }
 
 fn reply(answer: &impl Serialize) -> Result<Vec<u8>, Fault> {
-    Ok(serde_json::to_vec(answer)?)
+    let mut body = Vec::with_capacity(USUAL_ANSWER);
+    serde_json::to_writer(&mut body, answer)?;
+    Ok(body)
 }
 
 /// A body that cannot be sent: the connection is closed before anything of the answer is.
@@ -97,7 +101,7 @@ fn respond(status: StatusCode, body: Body, query_error: Option<HeaderValue>) -> 
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
-    headers.extend(HeaderValue::try_from(Uuid::new_v4().to_string()).map(|id| (REQUEST_ID, id)));
+    headers.extend(HeaderValue::try_from(random_id().to_string()).map(|id| (REQUEST_ID, id)));
     headers.extend(query_error.map(|error| (QUERY_ERROR, error)));
     response
 }

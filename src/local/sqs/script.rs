@@ -172,12 +172,14 @@ impl Script {
         Ok(Self { rules, state: Mutex::new(state) })
     }
 
+    /// Whether there is anything in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Whether one of these troubles happens now, `elapsed` after the start, in this operation: the first whose rule
     /// applies and is drawn, with the rule's `seconds`. What is answered counts as done.
     pub(super) fn draw(&self, action: &str, among: &[Trouble], elapsed: Duration) -> Option<(Trouble, Duration)> {
-        if self.rules.is_empty() {
-            return None;
-        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { random, followed } = &mut *state;
         let random = random.get_or_insert_with(Rng::new);

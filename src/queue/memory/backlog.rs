@@ -35,6 +35,8 @@ pub(super) struct Place {
 pub struct Outgoing {
     /// The body; the queue does not look into it.
     pub body: Arc<[u8]>,
+    /// The body's MD5, if the sender's door has it: the receiver's need not take it for every delivery.
+    pub md5: Option<u128>,
     /// The message attributes, in whatever form the sender's and receiver's doors agree on.
     pub attributes: Option<Arc<[u8]>>,
     /// How long it stays hidden at first; the queue's own delay where there is none.
@@ -47,7 +49,7 @@ pub struct Outgoing {
 
 impl<B: Into<Arc<[u8]>>> From<B> for Outgoing {
     fn from(body: B) -> Self {
-        Self { body: body.into(), attributes: None, delay: None, group: None, deduplication_id: None }
+        Self { body: body.into(), md5: None, attributes: None, delay: None, group: None, deduplication_id: None }
     }
 }
 
@@ -63,6 +65,8 @@ pub struct Delivery {
     pub count: u32,
     /// The body.
     pub body: Arc<[u8]>,
+    /// What [`Outgoing::md5`] was.
+    pub md5: Option<u128>,
     /// The message attributes as they were sent.
     pub attributes: Option<Arc<[u8]>>,
     /// Its place in its group, on a FIFO queue.
@@ -77,6 +81,7 @@ pub struct Delivery {
 pub(super) struct Entry {
     id: Uuid,
     body: Arc<[u8]>,
+    md5: Option<u128>,
     attributes: Option<Arc<[u8]>>,
     order: Option<Ordered>,
     source: Option<Arc<str>>,
@@ -90,10 +95,11 @@ pub(super) struct Entry {
 impl Entry {
     /// A message of a standard queue.
     pub(super) fn new(message: Outgoing, visible_at: i64) -> Self {
-        let Outgoing { body, attributes, .. } = message;
+        let Outgoing { body, md5, attributes, .. } = message;
         Self {
             id: random_id(),
             body,
+            md5,
             attributes,
             order: None,
             source: None,
@@ -135,6 +141,7 @@ impl Entry {
             first_received_at: self.first_received_at,
             count: self.count,
             body: Arc::clone(&self.body),
+            md5: self.md5,
             attributes: self.attributes.clone(),
             order: self.order.clone(),
             source: self.source.clone(),
@@ -144,7 +151,7 @@ impl Entry {
 }
 
 /// A UUID of version 4 from the generator that tests seed: ids are no secrets.
-fn random_id() -> Uuid {
+pub(crate) fn random_id() -> Uuid {
     uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
 }
 
@@ -206,12 +213,14 @@ impl Backlog {
         let mut next = None;
         while taken.deliveries.len() < max {
             let Some(place) = next.take().or_else(|| self.ready.pop_first()) else { break };
-            let follower = self.follower(place);
             let Some(entry) = self.entries.get_mut(&place) else { continue };
+            let group = entry.group();
             if taking.max_receive_count.is_some_and(|most| entry.count >= most) {
                 let dead = self.remove(place);
                 taken.dead.extend(dead.map(|entry| (place.sent_at, entry)));
             } else {
+                let visible_at = std::mem::replace(&mut entry.visible_at, taking.hidden_until);
+                debug_assert!(visible_at <= taking.now, "what is ready is visible");
                 entry.count += 1;
                 entry.received_at = taking.now;
                 if entry.count == 1 {
@@ -219,10 +228,10 @@ impl Backlog {
                 }
                 let handle = Handle { place, count: entry.count, id: entry.id };
                 taken.deliveries.push(entry.delivery(place, issue(handle)));
-                self.conceal(place, taking.hidden_until);
+                self.put_away(place, taking.hidden_until, false, group.as_deref());
             }
             // Of a group that nothing is in flight of, the next one is ready by itself.
-            next = follower.filter(|follower| !self.ready.contains(follower));
+            next = group.and_then(|group| self.follower(&group, place)).filter(|next| !self.ready.contains(next));
         }
         taken
     }
@@ -248,12 +257,10 @@ impl Backlog {
         }
     }
 
-    /// Deletes the message if this is its newest delivery, hidden or not. With `again_at` it comes again then.
-    pub(super) fn delete(&mut self, place: Place, count: u32, again_at: Option<i64>) {
-        if self.removal(place, count) == Removal::Deleted {
-            let entry = self.remove(place);
-            self.ghosts.extend(again_at.zip(entry).map(|(at, entry)| ((at, place), entry)));
-        }
+    /// Deletes a message, hidden or not. With `again_at` it comes again then.
+    pub(super) fn delete(&mut self, place: Place, again_at: Option<i64>) {
+        let entry = self.remove(place);
+        self.ghosts.extend(again_at.zip(entry).map(|(at, entry)| ((at, place), entry)));
     }
 
     /// Lets time pass: what was sent before `oldest` is dropped, what is due at `now` becomes visible.
@@ -314,10 +321,15 @@ impl Backlog {
     }
 
     fn remove(&mut self, place: Place) -> Option<Entry> {
-        self.reveal(place);
-        self.ready.remove(&place);
         let entry = self.entries.remove(&place)?;
+        let (is_new, was_hidden) = (entry.count == 0, self.hidden.remove(&(entry.visible_at, place)));
+        if was_hidden {
+            self.delayed -= usize::from(is_new);
+        } else {
+            self.ready.remove(&place);
+        }
         if let Some(group) = entry.group() {
+            self.groups.count_in_flight(&group, -i64::from(was_hidden && !is_new));
             self.groups.remove(&group, place);
             self.offer_first(&group);
         }
@@ -330,11 +342,16 @@ impl Backlog {
         entry.visible_at = visible_at;
         let (is_new, group) = (entry.count == 0, entry.group());
         self.ready.remove(&place);
+        self.put_away(place, visible_at, is_new, group.as_deref());
+    }
+
+    /// Notes that an entry is hidden, which is not ready any more. `is_new`: it was never received.
+    fn put_away(&mut self, place: Place, visible_at: i64, is_new: bool, group: Option<&str>) {
         self.hidden.insert((visible_at, place));
         self.delayed += usize::from(is_new);
         if let Some(group) = group {
-            self.groups.count_in_flight(&group, i64::from(!is_new));
-            self.offer_first(&group);
+            self.groups.count_in_flight(group, i64::from(!is_new));
+            self.offer_first(group);
         }
     }
 
@@ -370,9 +387,8 @@ impl Backlog {
     }
 
     /// What may be delivered together with this message of a group: the next one, if it is visible.
-    fn follower(&self, place: Place) -> Option<Place> {
-        let group = self.entries.get(&place)?.order.as_ref()?;
-        self.groups.behind(&group.group, place).filter(|place| self.is_visible(*place))
+    fn follower(&self, group: &str, place: Place) -> Option<Place> {
+        self.groups.behind(group, place).filter(|place| self.is_visible(*place))
     }
 
     fn is_visible(&self, place: Place) -> bool {

@@ -21,6 +21,7 @@ use std::{
 
 use thiserror::Error;
 
+pub(crate) use self::backlog::random_id;
 pub use self::{
     backlog::{Delivery, Outgoing},
     event::{Event, Lapse, Removal, Watch},

@@ -271,34 +271,33 @@ impl MemoryQueue {
     /// Deletes a message. The handle of an older delivery succeeds and deletes nothing, and so does deleting twice:
     /// Amazon SQS answers both with success, and for an old handle does not promise more.
     pub fn remove(&self, receipt: &str) -> Result<Removal, ReceiptError> {
-        self.remove_with(receipt, None)
+        self.remove_with(receipt, || None)
     }
 
-    /// The same, perhaps with a lapse. Answers what the deletion would have been without.
-    pub fn remove_with(&self, receipt: &str, lapse: Option<Lapse>) -> Result<Removal, ReceiptError> {
+    /// The same, perhaps with a lapse, which is asked for if the message is to go, and like a [`Watch`] with the queue
+    /// locked. Answers what the deletion would have been without.
+    pub fn remove_with(&self, receipt: &str, lapse: impl FnOnce() -> Option<Lapse>) -> Result<Removal, ReceiptError> {
         let Handle { place, count, id } = self.shared.receipts.read(receipt)?;
         Ok(self.shared.change(|backlog, now| {
             let removal = backlog.removal(place, count);
-            match lapse.filter(|_| removal == Removal::Deleted) {
+            if removal != Removal::Deleted {
+                self.tell(&Event::Deleted { id, count, removal });
+                return removal;
+            }
+            match lapse() {
                 None => {
                     self.tell(&Event::Deleted { id, count, removal });
-                    backlog.delete(place, count, None);
+                    backlog.delete(place, None);
                 }
                 Some(Lapse::Ignored) => self.tell(&Event::Deleted { id, count, removal: Removal::Stale }),
                 Some(Lapse::Ghost(absence)) => {
                     self.tell(&Event::Deleted { id, count, removal });
                     self.tell(&Event::Haunts { id });
-                    backlog.delete(place, count, Some(now + millis(absence)));
+                    backlog.delete(place, Some(now + millis(absence)));
                 }
             }
             removal
         }))
-    }
-
-    /// What [`MemoryQueue::remove`] would do, without doing it.
-    pub fn removal(&self, receipt: &str) -> Result<Removal, ReceiptError> {
-        let Handle { place, count, .. } = self.shared.receipts.read(receipt)?;
-        Ok(self.shared.change(|backlog, _now| backlog.removal(place, count)))
     }
 
     /// Deletes all messages, those in flight included.
@@ -363,7 +362,7 @@ impl From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
         let key = Key { sent_at: delivery.sent_at, id: delivery.id };
         let place = delivery.order.map(|order| Place::new(&order.group, order.sequence.into()));
-        Self { place, ..Self::new(key, delivery.count, delivery.body.to_vec(), Receipt(delivery.receipt)) }
+        Self { place, ..Self::new(key, delivery.count, delivery.body.to_vec(), Receipt(delivery.receipt.into())) }
     }
 }
 

@@ -11,6 +11,7 @@ use super::backlog::Place;
 const FILLER: usize = 272;
 /// Age, arrival, receive count and the message's id in hexadecimal.
 const MEANING: usize = 16 + 16 + 8 + 32;
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Why a receipt handle did nothing.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -48,34 +49,37 @@ impl Receipts {
 
     /// The text of a handle.
     pub(super) fn issue(&self, Handle { place, count, id }: Handle) -> String {
-        let mut handle = String::with_capacity(self.prefix.len() + MEANING);
-        handle.push_str(&self.prefix);
-        push_hex(&mut handle, &place.sent_at.to_be_bytes());
-        push_hex(&mut handle, &place.arrival.to_be_bytes());
-        push_hex(&mut handle, &count.to_be_bytes());
-        push_hex(&mut handle, id.as_bytes());
-        handle
+        let mut meaning = [0; MEANING / 2];
+        meaning[..8].copy_from_slice(&place.sent_at.to_be_bytes());
+        meaning[8..16].copy_from_slice(&place.arrival.to_be_bytes());
+        meaning[16..20].copy_from_slice(&count.to_be_bytes());
+        meaning[20..].copy_from_slice(id.as_bytes());
+        let digits = meaning.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        [&self.prefix, str::from_utf8(digits.as_flattened()).unwrap_or_default()].concat()
     }
 
     /// What [`Receipts::issue`] was given.
     pub(super) fn read(&self, handle: &str) -> Result<Handle, ReceiptError> {
         let meaning = handle.strip_prefix(&self.prefix).ok_or(ReceiptError::Invalid)?;
-        if meaning.len() != MEANING || !meaning.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(ReceiptError::Invalid);
+        let (digits, []) = meaning.as_bytes().as_chunks::<2>() else { return Err(ReceiptError::Invalid) };
+        let digits: &[[u8; 2]; MEANING / 2] = digits.try_into().map_err(|_too_few_or_many| ReceiptError::Invalid)?;
+        let mut meaning = [0; MEANING / 2];
+        for (byte, [high, low]) in meaning.iter_mut().zip(digits) {
+            *byte = value(*high)? << 4 | value(*low)?;
         }
-        let part = |range| u64::from_str_radix(&meaning[range], 16).map_err(|_not_hex| ReceiptError::Invalid);
-        let place = Place { sent_at: part(0..16)?.cast_signed(), arrival: part(16..32)? };
-        let count = u32::try_from(part(32..40)?).map_err(|_too_large| ReceiptError::Invalid)?;
-        let id = Uuid::from_u64_pair(part(40..56)?, part(56..MEANING)?);
-        Ok(Handle { place, count, id })
+        let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|byte| meaning[at + byte]));
+        let place = Place { sent_at: number(0).cast_signed(), arrival: number(8) };
+        let count = u32::from_be_bytes(std::array::from_fn(|byte| meaning[16 + byte]));
+        Ok(Handle { place, count, id: Uuid::from_u64_pair(number(20), number(28)) })
     }
 }
 
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+/// The value of a hexadecimal digit.
+fn value(digit: u8) -> Result<u8, ReceiptError> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        _ => Err(ReceiptError::Invalid),
     }
 }
 
