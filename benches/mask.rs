@@ -49,7 +49,7 @@ const CASES: [Case; 3] = [
 
 fn message(n: usize, case: &Case) -> Message {
     let key = Key { sent_at: 1_700_000_000_000, id: Uuid::from_u128(n as u128) };
-    Message::new(key, 1, (case.record)(n).body().into_bytes(), Receipt(String::new()))
+    Message::new(key, 1, (case.record)(n).body().into_bytes(), Receipt("".into()))
 }
 
 fn cpu() -> Duration {

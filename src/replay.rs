@@ -215,7 +215,7 @@ impl<'a> Replay<'a> {
         let message = |taken: &Taken| {
             let mut body = taken.open(&mut self.opener).map_err(|error| (taken.key(), error))?;
             let attempt = attempts.get(&taken.key()).copied().unwrap_or(1);
-            Ok(Message::new(taken.key(), attempt, std::mem::take(&mut *body), Receipt(String::new())))
+            Ok(Message::new(taken.key(), attempt, std::mem::take(&mut *body), Receipt("".into())))
         };
         Ok(taken.iter().map(message).collect())
     }

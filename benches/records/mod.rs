@@ -35,7 +35,7 @@ pub(crate) fn batch(n: usize) -> Vec<Message> {
 
 fn message(n: usize) -> Message {
     let key = Key { sent_at: 1_700_000_000_000, id: Uuid::from_u128(n as u128) };
-    Message::new(key, 1, Record::unlike_any(n).body().into_bytes(), Receipt(String::new()))
+    Message::new(key, 1, Record::unlike_any(n).body().into_bytes(), Receipt("".into()))
 }
 
 /// Steps 2 and 3 of one worker.

@@ -55,7 +55,7 @@ impl Steps {
     /// What becomes of a body.
     pub fn run(&mut self, body: &[u8]) -> Batch {
         let key = Key { sent_at: SENT_AT, id: uuid::Uuid::nil() };
-        let message = Message::new(key, 1, body.to_vec(), Receipt(String::new()));
+        let message = Message::new(key, 1, body.to_vec(), Receipt("".into()));
         mask(vec![message], |message| self.decoder.read(message), &mut self.masker)
     }
 

@@ -117,7 +117,7 @@ impl AwsClient {
             let what = sign::Request { service, action: operation.action, region, endpoint, wire };
             what.sign(body.clone(), by, signed_at)?
         };
-        let answer = http.send(request, operation.timeout, *room).await?;
+        let answer = http.send(request, endpoint, operation.timeout, *room).await?;
         let Answer { status, headers, body, share } = answer;
         if status.is_success() {
             return match query {

@@ -42,7 +42,9 @@ impl HttpConnector for Connector {
             let user = |error| ConnectorError::user(Box::new(error));
             let request = request.try_into_http1x().map_err(user)?;
             let request = request.map(|body| Bytes::copy_from_slice(body.bytes().unwrap_or_default()));
-            let Answer { status, headers, body, .. } = http.send(request, timeout, None).await.map_err(unreachable)?;
+            let place = request.uri().clone();
+            let answer = http.send(request, &place, timeout, None).await.map_err(unreachable)?;
+            let Answer { status, headers, body, .. } = answer;
             let mut answer = hyper::Response::new(SdkBody::from(body));
             *answer.status_mut() = status;
             *answer.headers_mut() = headers;

@@ -92,16 +92,16 @@ impl HttpClient {
     }
 
     /// Sends a request and reads the answer, all within `timeout` and the time that a large answer takes on a slow line.
-    /// Where there is to be room for the answer, the wait for it does not count.
+    /// Where there is to be room for the answer, the wait for it does not count. `place`: what errors name.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
+        place: &Uri,
         timeout: Duration,
         room: Option<&Room>,
     ) -> Result<Answer, AwsError> {
-        let place = place(request.uri());
         let begun = Instant::now();
-        let (head, body) = within(timeout, timeout, &place, self.begin(request)).await?;
+        let (head, body) = within(timeout, timeout, place, self.begin(request)).await?;
         let waiting = Instant::now();
         let length = body.size_hint().exact().map(|bytes| bytes.min(ANSWER as u64));
         let room = room.filter(|_| head.status.is_success()); // errors are short, and nobody should wait for one
@@ -111,7 +111,7 @@ impl HttpClient {
             None => None,
         };
         let left = timeout.saturating_sub(waiting - begun) + Duration::from_secs(length.unwrap_or(0) / SLOWEST);
-        let body = within(left, timeout, &place, read(body)).await?;
+        let body = within(left, timeout, place, read(body)).await?;
         let share = share.as_mut().map(|share| share.split(body.len() as u64));
         Ok(Answer { status: head.status, headers: head.headers, body, share })
     }
@@ -135,12 +135,12 @@ async fn read(body: Incoming) -> Result<Bytes, Failure> {
 async fn within<T>(
     left: Duration,
     timeout: Duration,
-    place: &str,
+    place: &Uri,
     step: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, AwsError> {
     match tokio::time::timeout(left, step).await {
         Ok(done) => done.map_err(|failure| failure.at(place)),
-        Err(_elapsed) => Err(AwsError::Timeout { place: place.to_owned(), after: timeout }),
+        Err(_elapsed) => Err(AwsError::Timeout { place: shown(place), after: timeout }),
     }
 }
 
@@ -150,8 +150,8 @@ struct Failure {
 }
 
 impl Failure {
-    fn at(self, place: &str) -> AwsError {
-        AwsError::Network { place: place.to_owned(), closed: self.closed, reason: self.reason }
+    fn at(self, place: &Uri) -> AwsError {
+        AwsError::Network { place: shown(place), closed: self.closed, reason: self.reason }
     }
 }
 
@@ -198,7 +198,7 @@ fn was_closed(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// Scheme, host and port: all that a message about an address says.
-fn place(uri: &Uri) -> String {
+fn shown(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     format!("{}://{authority}", uri.scheme_str().unwrap_or_default())
 }

@@ -327,7 +327,8 @@ async fn a_ca_bundle_replaces_the_systems_authorities() {
     let (url, server) = serve_tls(dir.path());
     let distrust = HttpClient::new(None).unwrap();
     let request = hyper::Request::get(&url).body(Bytes::new()).unwrap();
-    let error = distrust.send(request, ASK.timeout, None).await.err().unwrap();
+    let place = request.uri().clone();
+    let error = distrust.send(request, &place, ASK.timeout, None).await.err().unwrap();
     assert!(error.to_string().contains("UnknownIssuer"), "{error}");
     assert!(error.to_string().contains("AWS_CA_BUNDLE"), "{error}");
     assert!(!server.join().unwrap());

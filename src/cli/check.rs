@@ -91,7 +91,7 @@ async fn queue(config: &Config) -> Vec<Finding> {
 
 /// A handle that belongs to no message is refused by itself where the call is allowed.
 async fn permissions(queue: &SqsQueue) -> Vec<Finding> {
-    let nobody = [Receipt("masq-check".to_owned())];
+    let nobody = [Receipt("masq-check".into())];
     let delete = queue.delete(&nobody).await.err();
     let extend = queue.extend(&nobody, std::time::Duration::from_secs(30)).await.err();
     let denied = |error: &QueueError| matches!(error, QueueError::Denied { reason, .. } if !is_about_handle(reason));

@@ -86,7 +86,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Failure> 
 
 fn as_sent_now(body: Vec<u8>) -> Message {
     let key = Key { sent_at: now_ms(), id: Uuid::nil() };
-    Message::new(key, 1, body, Receipt(String::new()))
+    Message::new(key, 1, body, Receipt("".into()))
 }
 
 /// The pipeline's steps from body to row, and what has come out of them.

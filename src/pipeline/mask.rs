@@ -217,7 +217,7 @@ pub fn mask(
     let received = messages.len();
     // Concurrent polls answer in any order: the delivery counted last is the newest, of equal counts the one received
     // last, since the sort is stable.
-    messages.sort_by_key(Message::order);
+    messages.sort_by_cached_key(Message::order);
     let mut entries = Vec::with_capacity(received);
     let mut rows = Vec::with_capacity(received * 256);
     let mut seals = Seals::default();
@@ -296,7 +296,7 @@ mod tests {
         let decoder = start::decoder(&config, &stored);
         let body = format!("{{\"user_id\": \"u\", \"event_id\": {event_id}}}").into_bytes();
         let key = Key { sent_at: 1, id: Uuid::nil() };
-        let mut message = Message::new(key, 1, body, Receipt(String::new()));
+        let mut message = Message::new(key, 1, body, Receipt("".into()));
         message.event_id = attribute.map(|id| Pii::new(id.to_owned()));
         let batch = mask(vec![message], |message| decoder.read(message), &mut masker);
         match &batch.entries[0].verdict {

@@ -12,13 +12,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     backoff::Backoff,
     metrics::Metrics,
     pipeline::{Status, Surroundings, Trouble},
-    queue::{Cause, Depth, Key, Message, Queue, QueueError, lease::Lease, room::Room},
+    queue::{Cause, Depth, Key, Message, Queue, QueueError, lease::Lease, pace::Pace, room::Room},
     shutdown::Shutdown,
 };
 
@@ -28,9 +28,6 @@ const POLL: usize = 10;
 /// Messages in a batch, at most. Fewer would leave the cost of a commit to too few rows (it vanishes at about a
 /// thousand); more would only make the work that a crash repeats larger.
 const BATCH: usize = 2_000;
-
-/// Polls of a wave, at most. With a round trip of 10 ms, 64 bring 64,000 messages a second; more only hold connections.
-const WAVE: usize = 64;
 
 /// How long an idle poll waits: SQS's maximum, so that waiting costs least.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -80,8 +77,10 @@ pub struct Intake {
     pub drain: bool,
     /// From which delivery on a message is suspect.
     pub suspect_from: u32,
-    /// Polls in the next wave.
+    /// Polls in the next wave, if the round trip is long enough for them.
     wave: usize,
+    /// Of the polls in waves.
+    pace: Pace,
     /// The largest body seen lately, in bytes: what the next one is expected to have at most.
     largest: u64,
     /// Polls under way.
@@ -113,6 +112,7 @@ impl Intake {
             drain,
             suspect_from: SUSPECT_FROM,
             wave: 1,
+            pace: Pace::default(),
             largest: 1024,
             polls,
             carried: None,
@@ -148,7 +148,7 @@ impl Intake {
 
     /// For how many more answers there is room, if bodies are as large as they have been lately.
     pub(super) fn answers_left(&self) -> usize {
-        usize::try_from(self.room.free() / (self.largest * POLL as u64)).unwrap_or(WAVE)
+        usize::try_from(self.room.free() / (self.largest * POLL as u64)).unwrap_or(BATCH / POLL)
     }
 
     /// How many polls the next wave may have, beside so many messages.
@@ -162,7 +162,7 @@ impl Intake {
         let many = messages.len() * 2 > polls * POLL;
         self.wave = match many {
             _ if brought.is_throttled() => 1,
-            true => (self.wave * 2).min(WAVE),
+            true => (self.wave * 2).min(self.pace.at_once()),
             false => (self.wave / 2).max(1),
         };
         let largest = messages.iter().map(Message::body_len).max().unwrap_or(0);
@@ -172,8 +172,16 @@ impl Intake {
 
     fn ask<Q: Queue>(&self, queue: &Q, polls: usize, wait: Duration) {
         for _ in 0..polls {
-            let (queue, visibility, room) = (queue.clone(), self.visibility, self.room.clone());
-            self.polls.push(Box::pin(async move { queue.receive(wait, visibility, &room).await }));
+            let (queue, visibility, room, pace) =
+                (queue.clone(), self.visibility, self.room.clone(), self.pace.clone());
+            self.polls.push(Box::pin(async move {
+                let begun = Instant::now();
+                let answer = queue.receive(wait, visibility, &room).await;
+                if wait.is_zero() && answer.is_ok() {
+                    pace.learn(begun.elapsed());
+                }
+                answer
+            }));
         }
     }
 

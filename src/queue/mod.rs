@@ -3,15 +3,17 @@
 //! [`Queue`] is the contract between the pipeline and a queue with Amazon SQS's promises: at least once, no order,
 //! a message is hidden while it is being worked on. [`sqs`] is Amazon SQS, [`memory`] a real queue in memory that the
 //! local server, the demo and the tests run on, [`lease`] keeps a batch hidden while a worker holds it,
-//! [`room`] keeps what is held in memory within a bound, [`redriven`] reads a dead-letter queue.
+//! [`room`] keeps what is held in memory within a bound, [`pace`] the requests at the same time to what the network asks
+//! for, [`redriven`] reads a dead-letter queue.
 
 pub mod lease;
 pub mod memory;
+pub mod pace;
 pub mod redriven;
 pub mod room;
 pub mod sqs;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -51,9 +53,10 @@ impl Key {
     }
 }
 
-/// What takes a message off the queue or keeps it hidden. Every delivery of a message has its own.
+/// What takes a message off the queue or keeps it hidden. Every delivery of a message has its own. Both whoever works on
+/// the message and whoever keeps it hidden hold one, so cloning it is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Receipt(pub String);
+pub struct Receipt(pub Arc<str>);
 
 /// A message's place on a FIFO queue: rows of one group are written in the order of their sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -75,7 +75,7 @@ fn decoder(app_version: ColumnType) -> Decoder {
 
 fn read(decoder: &Decoder, body: &[u8]) -> Result<Event<'static>, String> {
     let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
-    let message = Message::new(key, 1, body.to_vec(), Receipt(String::new()));
+    let message = Message::new(key, 1, body.to_vec(), Receipt("".into()));
     decoder.read(&message).map(Event::into_owned).map_err(|reject| reject.reason.to_string())
 }
 

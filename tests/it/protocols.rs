@@ -80,7 +80,7 @@ async fn every_operation_is_the_same_in_both_protocols() {
         assert!(receive(&queue).await.is_empty(), "they are hidden");
 
         let mut receipts: Vec<Receipt> = received.into_iter().map(|message| message.receipt).collect();
-        receipts.insert(1, Receipt("none".to_owned()));
+        receipts.insert(1, Receipt("none".into()));
         assert_eq!(queue.extend(&receipts, Duration::from_secs(60)).await.unwrap(), [1], "{protocol:?}");
         assert_eq!(queue.delete(&receipts).await.unwrap(), [1], "{protocol:?}");
         let sent = queue.send(&[ODD.into(), Outgoing::from("second")]).await.unwrap();

@@ -50,7 +50,7 @@ async fn one_refused_row_of_five_hundred_costs_twenty_transactions_at_most() {
         let message = |at| {
             let body = login(if at == refused { "refused" } else { "user" }, "10.0.0.1").into_bytes();
             let key = Key { sent_at: now_ms() + at, id: Uuid::new_v4() };
-            Message::new(key, 1, body, Receipt(key.id.to_string()))
+            Message::new(key, 1, body, Receipt(key.id.to_string().into()))
         };
         let batch = mask((0..500).map(message).collect(), |message| worker.decoder.read(message), &mut worker.masker);
         let judge = Judge {

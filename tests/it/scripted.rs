@@ -153,7 +153,7 @@ impl ScriptedQueue {
 const GHOST: &str = "ghost";
 
 fn ghost(key: Key, body: Vec<u8>) -> Message {
-    Message::new(key, 1, body, Receipt(format!("{GHOST}-{}", uuid::Uuid::new_v4())))
+    Message::new(key, 1, body, Receipt(format!("{GHOST}-{}", uuid::Uuid::new_v4()).into()))
 }
 
 fn unavailable(action: &'static str) -> QueueError {

@@ -44,7 +44,7 @@ async fn botocore_computes_the_same_signature() {
     };
     let queue = format!("{endpoint}/123456789012/login-queue");
     let queue = SqsQueue::connect(SqsSettings { queue, ..SqsSettings::default() }, &environment).await.unwrap();
-    drop(queue.delete(&[Receipt("a+handle/with=signs".to_owned())]).await);
+    drop(queue.delete(&[Receipt("a+handle/with=signs".into())]).await);
 
     let (headers, body) = seen.recv().await.unwrap();
     let headers: serde_json::Map<_, _> =

@@ -97,7 +97,7 @@ impl ByHand {
 fn batch(worker: &mut Worker<ScriptedQueue, PostgresSink>, logins: &[Login<'_>]) -> Batch {
     let message = |login_: &Login<'_>| {
         let body = login(login_.user, "199.172.111.135").into_bytes();
-        Message::new(login_.key, login_.attempt, body, Receipt(login_.key.id.to_string()))
+        Message::new(login_.key, login_.attempt, body, Receipt(login_.key.id.to_string().into()))
     };
     let mut batch =
         mask(logins.iter().map(message).collect(), |message| worker.decoder.read(message), &mut worker.masker);

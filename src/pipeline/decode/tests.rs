@@ -36,7 +36,7 @@ fn decoder(file: &str) -> Decoder {
 
 fn message(body: &str) -> Message {
     let key = Key { sent_at: SENT_AT, id: Uuid::nil() };
-    Message::new(key, 1, body.as_bytes().to_vec(), Receipt(String::new()))
+    Message::new(key, 1, body.as_bytes().to_vec(), Receipt("".into()))
 }
 
 #[test]

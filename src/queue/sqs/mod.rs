@@ -26,13 +26,14 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use md5::{Digest, Md5};
 use serde::Serialize;
+use tokio::time::Instant;
 
 pub use self::send::{Group, Outgoing, Sent};
 use self::{
     call::{call, find, read, refusal, unreadable, written},
-    wire::{BATCH, IDS, ReceivedMessage},
+    wire::{BATCH, ReceivedMessage},
 };
-use super::{Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt, room::Room};
+use super::{Cause, Depth, Key, Message, Place, Queue, QueueError, Receipt, pace::Pace, room::Room};
 pub use crate::aws::Protocol;
 use crate::{
     aws::{AwsClient, AwsSettings, Operation, Service},
@@ -57,9 +58,6 @@ const POLL_MARGIN: Duration = Duration::from_secs(5);
 /// The longest wait of a long poll and the longest visibility, by SQS's quotas.
 const LONGEST_POLL: Duration = Duration::from_secs(20);
 const LONGEST_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
-
-/// Requests of one `delete` or `extend` at the same time. More shortens a batch of thousands; fewer open connections.
-const AT_ONCE: usize = 64;
 
 /// Which queue, and how to get there.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +86,8 @@ struct Inner {
     /// The attribute in which producers put their own id of an event.
     event_attribute: Option<String>,
     corrupt: Arc<AtomicU64>,
+    /// Of batch requests.
+    pace: Pace,
 }
 
 /// What a queue is set to.
@@ -136,14 +136,15 @@ impl SqsQueue {
             let client = client.await.map_err(|error| refusal("connect", &error))?;
             let url = if by_url { queue } else { find(&client, &queue).await? };
             let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-            let inner = Inner { client, url, name, event_attribute: None, corrupt: Arc::default() };
+            let inner =
+                Inner { client, url, name, event_attribute: None, corrupt: Arc::default(), pace: Pace::default() };
             Ok(Self { inner: Arc::new(inner), redriven_from: None })
         }
     }
 
     /// The same queue, whose messages come with the producer's own id of the event: the text of this message attribute.
     pub fn with_event_attribute(&self, name: &str) -> Self {
-        let Inner { client, url, name: queue, corrupt, .. } = &*self.inner;
+        let Inner { client, url, name: queue, corrupt, pace, .. } = &*self.inner;
         Self {
             inner: Arc::new(Inner {
                 client: client.clone(),
@@ -151,6 +152,7 @@ impl SqsQueue {
                 name: queue.clone(),
                 event_attribute: Some(name.to_owned()),
                 corrupt: Arc::clone(corrupt),
+                pace: pace.clone(),
             }),
             redriven_from: self.redriven_from.clone(),
         }
@@ -271,15 +273,15 @@ impl SqsQueue {
         let (mut undone, mut failure, mut throttled) = (vec![true; receipts.len()], None, false);
         let (mut tens, mut answers) = (receipts.chunks(BATCH).enumerate(), FuturesUnordered::new());
         loop {
-            while answers.len() < AT_ONCE
+            while answers.len() < self.inner.pace.at_once()
                 && !throttled
                 && let Some((index, ten)) = tens.next()
             {
-                answers.push(async move { (index * BATCH, ten.len(), self.ten(operation, ten, visibility).await) });
+                answers.push(async move { (index * BATCH, self.ten(operation, ten, visibility).await) });
             }
-            let Some((start, entries, answer)) = answers.next().await else { break };
+            let Some((start, answer)) = answers.next().await else { break };
             match answer {
-                Ok(answer) => answer.done(entries).for_each(|position| undone[start + position] = false),
+                Ok(done) => undone[start..].iter_mut().zip(done).for_each(|(undone, done)| *undone &= !done),
                 Err(denied @ QueueError::Denied { .. }) => return Err(denied),
                 Err(error) => {
                     throttled |= matches!(error, QueueError::Unavailable { cause: Cause::Throttled, .. });
@@ -293,22 +295,24 @@ impl SqsQueue {
         }
     }
 
+    /// Answers by position what was done.
     async fn ten(
         &self,
         operation: Operation,
         receipts: &[Receipt],
-        visibility_timeout: Option<u64>,
-    ) -> Result<wire::BatchAnswer, QueueError> {
-        let entries = receipts.iter().zip(IDS);
-        let entries =
-            entries.map(|(receipt, id)| wire::HandleEntry { id, receipt_handle: &receipt.0, visibility_timeout });
-        let request = wire::Batch { queue_url: self.url(), entries: entries.collect() };
-        let answer: wire::BatchAnswer = read(operation.action, &self.call(operation, &request).await?)?;
+        visibility: Option<u64>,
+    ) -> Result<[bool; BATCH], QueueError> {
+        let request = wire::handles(self.url(), receipts.iter().map(|receipt| &*receipt.0), visibility);
+        let begun = Instant::now();
+        let answer = self.inner.client.call(operation, request.into()).await;
+        let answer = answer.map_err(|error| refusal(operation.action, &error))?;
+        self.inner.pace.learn(begun.elapsed());
+        let answer: wire::BatchAnswer = read(operation.action, &answer)?;
         if let Some(first) = answer.failed.first() {
             let entries = answer.failed.len();
             tracing::debug!(action = operation.action, entries, code = first.code, "entries of a batch failed");
         }
-        Ok(answer)
+        Ok(answer.done())
     }
 
     /// A delivery, or nothing where there is nothing to know it by or its body is damaged.
@@ -322,7 +326,10 @@ impl SqsQueue {
         }
         if !intact {
             self.inner.corrupt.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%message_id, "a received body does not fit its MD5 and is left out; it will come again");
+            tracing::warn!(
+                message_id = &*message_id,
+                "a received body does not fit its MD5 and is left out; it will come again"
+            );
             return None;
         }
         let source = attributes.dead_letter_queue_source_arn.as_deref().and_then(|arn| arn.rsplit(':').next());
@@ -336,7 +343,7 @@ impl SqsQueue {
         Some(Message {
             place: place.map(|(group, sequence)| Place::new(&group, sequence)),
             event_id: event_id.map(Pii::new),
-            ..Message::new(key, attempt, body, Receipt(receipt_handle))
+            ..Message::new(key, attempt, body, Receipt((&*receipt_handle).into()))
         })
     }
 }
@@ -385,10 +392,9 @@ fn seconds(visibility: Duration) -> u64 {
     visibility.as_secs() + u64::from(visibility.subsec_nanos() > 0)
 }
 
-/// Whether a body has this MD5. Of a body that is no UTF-8 no MD5 is defined, so that none is compared: the message
-/// would be left out for ever.
+/// Whether a body has this MD5. Of a body that is no UTF-8 no MD5 is defined, so that none counts: the message would be
+/// left out for ever.
 fn is_md5_of(md5: &str, body: &[u8]) -> bool {
-    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|nibble| char::from_digit(nibble.into(), 16));
-    let expected = md5.chars().map(|digit| Some(digit.to_ascii_lowercase()));
-    std::str::from_utf8(body).is_err() || Md5::digest(body).iter().flat_map(digits).eq(expected)
+    let expected = u128::from_str_radix(md5, 16).ok();
+    expected == Some(u128::from_be_bytes(Md5::digest(body).into())) || std::str::from_utf8(body).is_err()
 }

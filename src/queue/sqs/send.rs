@@ -1,6 +1,9 @@
 //! Sending: what `masq send` and the demo put on a queue. The pipeline sends nothing.
 
-use super::{ANSWER, IDS, SqsQueue, read, wire};
+use super::{
+    ANSWER, SqsQueue, read,
+    wire::{self, IDS},
+};
 use crate::{
     aws::Operation,
     queue::{Queue, QueueError},
@@ -54,10 +57,11 @@ impl SqsQueue {
             // What was sent in JSON was not understood, so nothing is sent twice.
             answer = self.call(operation, &request).await;
         }
-        let answer: wire::BatchAnswer = read(operation.action, &answer?)?;
+        let answer = answer?;
+        let answer: wire::BatchAnswer = read(operation.action, &answer)?;
         let one = |id: &str| {
-            if let Some(done) = answer.successful.iter().find(|done| done.id == id) {
-                return Sent::Accepted(done.message_id.clone());
+            if let Some(done) = answer.successful.iter().find(|done| *done.id == *id) {
+                return Sent::Accepted(done.message_id.to_string());
             }
             let refused = answer.failed.iter().find(|failed| failed.id == id);
             Sent::Refused(refused.map_or_else(|| "not mentioned in the answer".to_owned(), |f| f.code.clone()))

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::*;
 use crate::aws::stub::{Step, Stub, environment};
 
@@ -20,7 +22,7 @@ async fn with(steps: impl IntoIterator<Item = Step>) -> (Stub, SqsQueue) {
 }
 
 fn receipts(count: usize) -> Vec<Receipt> {
-    (0..count).map(|n| Receipt(format!("handle-{n}"))).collect()
+    (0..count).map(|n| Receipt(format!("handle-{n}").into())).collect()
 }
 
 fn done(ids: impl IntoIterator<Item = usize>) -> Step {
@@ -43,7 +45,7 @@ async fn a_delivery_is_read_whole() {
         queue.receive(Duration::from_millis(20_900), Duration::from_millis(1500), &Room::new(1 << 20)).await.unwrap();
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].key, Key::new("login-queue", ID, 1_700_000_000_123));
-    assert_eq!((got[0].attempt, got[0].receipt.0.as_str()), (3, "h"));
+    assert_eq!((got[0].attempt, &*got[0].receipt.0), (3, "h"));
     let request: serde_json::Value = serde_json::from_str(&stub.seen()[0].body).unwrap();
     let names = serde_json::json!(["SentTimestamp", "ApproximateReceiveCount"]);
     assert_eq!(
@@ -155,11 +157,11 @@ async fn an_odd_message_does_not_hide_its_neighbours() {
     let worse = odd.replace(r#""Body":"no id""#, r#""Body":7"#).replace(r"\ud801", "");
     let (_stub, queue) = with([Step::ok(odd), Step::ok(&worse)]).await;
     let got = receive(&queue).await.unwrap();
-    assert_eq!(got.iter().map(|m| m.receipt.0.as_str()).collect::<Vec<_>>(), ["1", "4", "5"]);
+    assert_eq!(got.iter().map(|m| &*m.receipt.0).collect::<Vec<_>>(), ["1", "4", "5"]);
     assert_eq!((got[2].key.sent_at, got[2].attempt), (0, 2));
     assert_eq!(got[0].attempt, 1);
     let got = receive(&queue).await.unwrap();
-    assert_eq!(got.iter().map(|m| m.receipt.0.as_str()).collect::<Vec<_>>(), ["1", "5"]);
+    assert_eq!(got.iter().map(|m| &*m.receipt.0).collect::<Vec<_>>(), ["1", "5"]);
 }
 
 #[test]
@@ -181,7 +183,7 @@ async fn a_damaged_body_is_left_out_and_counted() {
         {"MessageId":"b","ReceiptHandle":"2","Body":"hello","MD5OfBody":"5D41402ABC4B2A76B9719D911017C592"}]}"#;
     let (_stub, queue) = with([Step::ok(answer)]).await;
     let got = receive(&queue).await.unwrap();
-    assert_eq!(got.iter().map(|m| m.receipt.0.as_str()).collect::<Vec<_>>(), ["2"]);
+    assert_eq!(got.iter().map(|m| &*m.receipt.0).collect::<Vec<_>>(), ["2"]);
     assert_eq!(queue.corrupt(), 1);
 }
 
@@ -230,10 +232,11 @@ async fn a_request_that_fails_is_ten_entries_undone() {
 #[tokio::test]
 async fn a_service_that_asks_for_fewer_requests_gets_no_more_of_them() {
     let throttled = || Step::error(400, "RequestThrottled", "");
-    let (stub, queue) = with([done(0..10)].into_iter().chain((0..AT_ONCE).map(|_| throttled()))).await;
-    let all = 2 * AT_ONCE * BATCH;
-    let undone = queue.delete(&receipts(all)).await.unwrap();
-    assert_eq!((undone.len(), stub.seen().len()), (all - BATCH, 1 + AT_ONCE));
+    // Under way at once are 8 at least and 64 at most.
+    let (stub, queue) = with([done(0..10)].into_iter().chain((0..64).map(|_| throttled()))).await;
+    let undone = queue.delete(&receipts(128 * BATCH)).await.unwrap();
+    assert_eq!(undone.len(), 127 * BATCH);
+    assert!((1 + 8..=1 + 64).contains(&stub.seen().len()), "{}", stub.seen().len());
 
     let (_stub, queue) = with([throttled()]).await;
     let error = queue.delete(&receipts(1)).await.unwrap_err();
@@ -337,6 +340,22 @@ fn an_answer_may_be_anything() {
     for status in [0, 100, 200, 400, 403, 429, 500, 599, 1000, u16::MAX] {
         for error_type in ["", "OverLimit", "a.b#c;d:e", "Sun, 06 Nov 1994 08:49:37 GMT", "\n", "é"] {
             bodies.iter().for_each(|body| fuzz::read_answer(status, error_type, body.as_bytes()));
+        }
+    }
+}
+
+#[test]
+fn handles_are_written_as_a_serialiser_would_write_them() {
+    let url = "http://a/\"q\"";
+    for handles in [&["AQEB+/=", "q\"uote", "back\\slash", "line\n", "\u{7f}é\u{1f600}", ""][..], &["one"], &[]] {
+        for visibility in [None, Some(43_200)] {
+            let entries = handles.iter().zip(wire::IDS).map(|(handle, id)| match visibility {
+                Some(seconds) => json!({"Id": id, "ReceiptHandle": handle, "VisibilityTimeout": seconds}),
+                None => json!({"Id": id, "ReceiptHandle": handle}),
+            });
+            let expected = json!({"QueueUrl": url, "Entries": entries.collect::<Vec<_>>()});
+            let written = wire::handles(url, handles.iter().copied(), visibility);
+            assert_eq!(serde_json::from_slice::<serde_json::Value>(&written).unwrap(), expected);
         }
     }
 }

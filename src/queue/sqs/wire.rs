@@ -4,7 +4,7 @@
 //! odd message cannot hide its neighbours. The operations and their fields:
 //! <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_Operations.html>.
 
-use std::{borrow::Cow, collections::HashMap, fmt, str::FromStr};
+use std::{borrow::Cow, collections::HashMap, fmt, ops::Deref, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
 use serde_json::value::RawValue;
@@ -73,21 +73,54 @@ impl<'a> Receive<'a> {
     }
 }
 
-/// DeleteMessageBatch, ChangeMessageVisibilityBatch, SendMessageBatch: entries whose ids are their positions.
+/// A SendMessageBatch: entries whose ids are their positions.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Batch<'a, E> {
+pub(super) struct Batch<'a> {
     pub(super) queue_url: &'a str,
-    pub(super) entries: Vec<E>,
+    pub(super) entries: Vec<BodyEntry<'a>>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct HandleEntry<'a> {
-    pub(super) id: &'static str,
-    pub(super) receipt_handle: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) visibility_timeout: Option<u64>,
+/// A DeleteMessageBatch, or with a visibility in seconds a ChangeMessageVisibilityBatch, of up to ten handles; the ids
+/// of its entries are their positions. Handles are nearly all that the client sends, so they are copied, not looked at
+/// byte by byte as a serialiser does: that takes a twentieth of its CPU.
+pub(super) fn handles<'a>(
+    queue_url: &str,
+    handles: impl ExactSizeIterator<Item = &'a str>,
+    visibility: Option<u64>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128 + queue_url.len() + handles.len() * USUAL_ENTRY);
+    out.extend_from_slice(br#"{"QueueUrl":"#);
+    put(&mut out, queue_url);
+    out.extend_from_slice(br#","Entries":["#);
+    for (handle, id) in handles.zip(IDS) {
+        out.extend_from_slice(if id == IDS[0] { br#"{"Id":""# } else { br#",{"Id":""# });
+        out.extend_from_slice(id.as_bytes());
+        out.extend_from_slice(br#"","ReceiptHandle":"#);
+        put(&mut out, handle);
+        if let Some(seconds) = visibility {
+            out.extend_from_slice(format!(r#","VisibilityTimeout":{seconds}"#).as_bytes());
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+/// Bytes of an entry with a handle: those of Amazon's own are some 350.
+const USUAL_ENTRY: usize = 512;
+
+/// A JSON string.
+fn put(out: &mut Vec<u8>, text: &str) {
+    // Looks at all bytes at once, which a search that ends at the first hit would not.
+    let plain = text.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\'));
+    if plain {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+    }
 }
 
 #[derive(Serialize)]
@@ -116,12 +149,12 @@ pub(super) struct GetUrl<'a> {
 
 /// The messages of an answer to ReceiveMessage. Where one of them is no message at all (a body that is a number, say),
 /// the answer is read a second time, message by message, and that one comes out empty.
-pub(super) fn messages(answer: &[u8]) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
+pub(super) fn messages(answer: &[u8]) -> Result<Vec<ReceivedMessage<'_>>, serde_json::Error> {
     let strict = serde_json::from_slice::<Received<ReceivedMessage>>(answer);
     let found = match strict {
         Err(error) if error.is_data() => {
-            let found = serde_json::from_slice::<Received<serde_json::Value>>(answer)?.messages.unwrap_or_default();
-            return Ok(found.iter().map(|one| ReceivedMessage::deserialize(one).unwrap_or_default()).collect());
+            let found = serde_json::from_slice::<Received<&RawValue>>(answer)?.messages.unwrap_or_default();
+            return Ok(found.iter().map(|one| serde_json::from_str(one.get()).unwrap_or_default()).collect());
         }
         other => other?,
     };
@@ -137,24 +170,26 @@ struct Received<M> {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct ReceivedMessage {
-    pub(super) message_id: String,
-    pub(super) receipt_handle: String,
+pub(super) struct ReceivedMessage<'a> {
+    #[serde(borrow)]
+    pub(super) message_id: Text<'a>,
+    #[serde(borrow)]
+    pub(super) receipt_handle: Text<'a>,
     #[serde(deserialize_with = "bytes")]
     pub(super) body: Vec<u8>,
-    #[serde(rename = "MD5OfBody")]
-    pub(super) md5_of_body: Option<String>,
-    #[serde(deserialize_with = "or_default")]
-    pub(super) attributes: Attributes,
+    #[serde(rename = "MD5OfBody", borrow)]
+    pub(super) md5_of_body: Option<Text<'a>>,
+    #[serde(deserialize_with = "or_default", borrow)]
+    pub(super) attributes: Attributes<'a>,
     /// As it came: only one attribute of it is looked at, and no oddity in it may hide the message.
-    pub(super) message_attributes: Option<Box<RawValue>>,
+    #[serde(borrow)]
+    pub(super) message_attributes: Option<&'a RawValue>,
 }
 
-impl ReceivedMessage {
+impl ReceivedMessage<'_> {
     /// The text of one of the producer's own attributes; nothing for what is binary, empty, or no text.
     pub(super) fn text_attribute(&self, name: &str) -> Option<String> {
-        let all: HashMap<Cow<'_, str>, TextAttribute> =
-            serde_json::from_str(self.message_attributes.as_ref()?.get()).ok()?;
+        let all: HashMap<Cow<'_, str>, TextAttribute> = serde_json::from_str(self.message_attributes?.get()).ok()?;
         let TextAttribute { data_type, string_value } = all.into_iter().find(|(key, _)| *key == name)?.1;
         let kind = data_type.split('.').next().unwrap_or_default();
         string_value.filter(|value| matches!(kind, "String" | "Number") && !value.is_empty())
@@ -171,29 +206,34 @@ struct TextAttribute {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Attributes {
+pub(super) struct Attributes<'a> {
     #[serde(deserialize_with = "number")]
     pub(super) sent_timestamp: Option<i64>,
     #[serde(deserialize_with = "number")]
     pub(super) approximate_receive_count: Option<u32>,
-    pub(super) message_group_id: Option<String>,
+    #[serde(borrow)]
+    pub(super) message_group_id: Option<Text<'a>>,
     #[serde(deserialize_with = "number")]
     pub(super) sequence_number: Option<u128>,
-    pub(super) dead_letter_queue_source_arn: Option<String>,
+    #[serde(borrow)]
+    pub(super) dead_letter_queue_source_arn: Option<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct BatchAnswer {
-    pub(super) successful: Vec<Done>,
+pub(super) struct BatchAnswer<'a> {
+    #[serde(borrow)]
+    pub(super) successful: Vec<Done<'a>>,
     pub(super) failed: Vec<Failed>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Done {
-    pub(super) id: String,
-    pub(super) message_id: String,
+pub(super) struct Done<'a> {
+    #[serde(borrow)]
+    pub(super) id: Text<'a>,
+    #[serde(borrow)]
+    pub(super) message_id: Text<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -203,10 +243,10 @@ pub(super) struct Failed {
     pub(super) code: String,
 }
 
-impl BatchAnswer {
-    /// The positions below `entries` that the answer calls done. An entry that it does not mention may not be.
-    pub(super) fn done(&self, entries: usize) -> impl Iterator<Item = usize> {
-        (0..entries).filter(|position| self.successful.iter().any(|done| done.id == IDS[*position]))
+impl BatchAnswer<'_> {
+    /// By position, whether the answer calls an entry done. An entry that it does not mention may not be.
+    pub(super) fn done(&self) -> [bool; BATCH] {
+        IDS.map(|id| self.successful.iter().any(|done| *done.id == *id))
     }
 }
 
@@ -248,6 +288,39 @@ pub(super) struct RedrivePolicy {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct UrlAnswer {
     pub(super) queue_url: String,
+}
+
+/// A string, borrowed from the answer unless something in it is escaped. Null is the empty one.
+#[derive(Default)]
+pub(super) struct Text<'a>(Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Strings;
+        impl<'de> Visitor<'de> for Strings {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+            fn visit_unit<E>(self) -> Result<Text<'de>, E> {
+                Ok(Text::default())
+            }
+        }
+        from.deserialize_any(Strings)
+    }
 }
 
 /// Null, as some stand-ins write what they have not, is what is absent.

@@ -68,7 +68,7 @@ impl Ward {
     /// Writes a letter `older_than_ledger` with this key.
     pub(super) async fn write_late(&self, key: Key) {
         let (_, mut masker, mut sink) = self.reader(&config()).await;
-        let message = Message::new(key, 1, login("late", "1.1.1.1").into_bytes(), Receipt(String::new()));
+        let message = Message::new(key, 1, login("late", "1.1.1.1").into_bytes(), Receipt("".into()));
         let dead = masker.dead_letter(&message, Reason::OlderThanLedger, None);
         let entries = vec![Entry { message, verdict: Verdict::Dead(dead) }];
         let (epoch, seals) = (masker.epoch().header().clone(), Seals::default());
@@ -79,7 +79,7 @@ impl Ward {
     pub(super) async fn admit(&self, config: &Config, messages: &[(Key, Vec<u8>)]) {
         let (decoder, mut masker, mut sink) = self.reader(config).await;
         let messages =
-            messages.iter().map(|(key, body)| Message::new(*key, 1, body.clone(), Receipt(String::new()))).collect();
+            messages.iter().map(|(key, body)| Message::new(*key, 1, body.clone(), Receipt("".into()))).collect();
         let batch = mask(messages, |message| decoder.read(message), &mut masker);
         sink.write(&batch, 0..batch.len()).await.unwrap();
     }

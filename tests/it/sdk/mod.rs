@@ -208,8 +208,8 @@ async fn what_one_client_does_the_other_sees() {
         let ids: BTreeSet<&str> = messages.iter().map(|one| one["MessageId"].as_str().unwrap()).collect();
         assert_eq!(ids, BTreeSet::from([first.as_str(), second]));
         let mut receipts: Vec<Receipt> =
-            messages.iter().map(|one| Receipt(one["ReceiptHandle"].as_str().unwrap().to_owned())).collect();
-        receipts.insert(1, Receipt("BAD".to_owned()));
+            messages.iter().map(|one| Receipt(one["ReceiptHandle"].as_str().unwrap().into())).collect();
+        receipts.insert(1, Receipt("BAD".into()));
         assert_eq!(queue.extend(&receipts, Duration::from_secs(90)).await.unwrap(), [1]);
         assert_eq!(queue.delete(&receipts).await.unwrap(), [1]);
 

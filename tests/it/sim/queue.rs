@@ -57,7 +57,7 @@ struct Shared {
 #[derive(Default)]
 struct Seen {
     /// Every delivery: its message.
-    deliveries: BTreeMap<String, Delivered>,
+    deliveries: BTreeMap<Arc<str>, Delivered>,
     /// Deleted messages that will come again, and when.
     ghosts: Vec<(Instant, Delivered)>,
     ghosts_delivered: usize,
@@ -183,7 +183,7 @@ impl SimQueue {
         let next = seen.ghosts.iter().map(|(due, _)| *due).min();
         let ghost = |(_, Delivered { key, body, place })| {
             seen.ghosts_delivered += 1;
-            let receipt = Receipt(format!("{GHOST}-{}", seen.ghosts_delivered));
+            let receipt = Receipt(format!("{GHOST}-{}", seen.ghosts_delivered).into());
             Message { place, ..Message::new(key, 1, body, receipt) }
         };
         (due.into_iter().map(ghost).collect(), next)

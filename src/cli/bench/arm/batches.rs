@@ -22,7 +22,7 @@ pub(super) fn messages(records: usize) -> Vec<Vec<Message>> {
         let id = Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid();
         let key = Key { sent_at: now + i64::try_from(n / PER_MS).unwrap_or(0), id };
         // A receipt is as long as those of the queue: it is moved about with its message.
-        Message::new(key, 1, crowd.record(n).body().into_bytes(), Receipt("A".repeat(348)))
+        Message::new(key, 1, crowd.record(n).body().into_bytes(), Receipt("A".repeat(348).into()))
     };
     (0..records).step_by(BATCH).map(|start| (start..records.min(start + BATCH)).map(message).collect()).collect()
 }
