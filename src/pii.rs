@@ -2,7 +2,7 @@
 //!
 //! It has no `Debug`, `Display`, `Serialize` or `Clone`, so it cannot end up in a log, an error or an answer by
 //! accident, and it is wiped when it is dropped. Looking inside takes one greppable word, [`Pii::expose`], which a tidy
-//! test allows in `pipeline/decode.rs`, `pipeline/mask.rs` and `vault/` only.
+//! test allows in `pipeline/decode/`, `pipeline/mask.rs` and `vault/` only.
 //! It is no protection against code that means harm.
 
 use std::borrow::Cow;

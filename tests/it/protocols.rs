@@ -26,16 +26,7 @@ use masq::queue::{
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::support::{Database, Keys, config, finish, login, moto, python_prints, service};
-
-fn environment(name: &str) -> Option<String> {
-    let value = match name {
-        "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => "test",
-        "AWS_REGION" => "eu-west-1",
-        _ => return None,
-    };
-    Some(value.to_owned())
-}
+use crate::support::{Database, Keys, config, environment, finish, login, moto, python_prints, service};
 
 /// A queue on moto with these bodies on it; its URL.
 async fn moto_queue(name: &str, bodies: &[&str]) -> String {

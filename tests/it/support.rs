@@ -139,14 +139,19 @@ pub fn masq(directory: &Path, arguments: &[&str]) -> std::process::Command {
     command
 }
 
+/// Credentials that any stand-in takes, and where it is said to be.
+const AWS: [(&str, &str); 3] =
+    [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "eu-west-1")];
+
+/// The environment of a client in this process: these and no more.
+pub fn environment(name: &str) -> Option<String> {
+    AWS.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+}
+
 /// The program as a service, with credentials that any stand-in takes and no port of its own. It ends with its handle.
 pub fn service(arguments: &[&str]) -> Command {
     let mut command = masq(Path::new("/"), arguments);
-    for (name, value) in [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "eu-west-1")]
-    {
-        command.env(name, value);
-    }
-    command.env("MASQ_LISTEN", "off");
+    command.envs(AWS).env("MASQ_LISTEN", "off");
     let mut command = Command::from(command);
     command.kill_on_drop(true);
     command

@@ -34,7 +34,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Database, Keys, config, finish, login, service};
+use crate::support::{Database, Keys, config, environment, finish, login, service};
 
 /// `ca.crt`, and `server.crt` with its key, signed by it, for 127.0.0.1.
 fn certificates(directory: &Path) {
@@ -90,10 +90,8 @@ impl Place {
 
     async fn client(&self, bundle: Option<String>) -> SqsQueue {
         let environment = |name: &str| match name {
-            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
-            "AWS_REGION" => Some("eu-west-1".to_owned()),
             "AWS_CA_BUNDLE" => bundle.clone(),
-            _ => None,
+            _ => environment(name),
         };
         let settings = SqsSettings { queue: self.queue_url.clone(), ..SqsSettings::default() };
         SqsQueue::connect(settings, &environment).await.unwrap()

@@ -18,7 +18,7 @@ use masq::{
 use serde_json::{Value, json};
 
 use self::call::Sdk;
-use crate::support::moto;
+use crate::support::{environment, moto};
 
 const SQS: Service = Service {
     name: "sqs",
@@ -27,15 +27,6 @@ const SQS: Service = Service {
     endpoint_variable: "AWS_ENDPOINT_URL_SQS",
     query: None,
 };
-
-fn environment(name: &str) -> Option<String> {
-    let value = match name {
-        "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => "test",
-        "AWS_REGION" => "eu-west-1",
-        _ => return None,
-    };
-    Some(value.to_owned())
-}
 
 /// Both clients of one server.
 struct Sides {
