@@ -70,15 +70,17 @@ impl Worker {
         kill_process(id, signal).unwrap();
     }
 
-    /// Stops it on its way with this message, when it waits for a lock on this table, and takes the lock away.
-    async fn stop_at(&mut self, table: &str, body: &[u8]) {
+    /// Stops it on its way with this message, when it waits for a lock on this table in this statement, and takes the lock
+    /// away.
+    async fn stop_at(&mut self, table: &str, statement: &str, body: &[u8]) {
         let other = self.scene.database.session().await;
         let lock = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
         other.batch_execute(&lock).await.unwrap();
         self.keys.push(self.queue.send(body.to_vec()));
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND \
+        let waiting = "SELECT split_part(query, ' ', 1) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND \
                        datname = current_database()";
-        until("it waits for the lock", async || self.scene.database.query(waiting).await == ["1"]).await;
+        until("it waits for the lock", async || !self.scene.database.query(waiting).await.is_empty()).await;
+        assert_eq!(self.scene.database.query(waiting).await, [statement]);
         self.signal(Signal::STOP);
         other.batch_execute("COMMIT").await.unwrap();
     }
@@ -94,7 +96,7 @@ async fn a_worker_that_is_stopped_in_the_middle_of_copy_gives_way() {
     let other_copy = other.copy_in::<_, bytes::Bytes>("COPY others FROM STDIN").await.unwrap();
 
     let body = login("second", "10.0.0.1");
-    worker.stop_at("user_logins", body.as_bytes()).await;
+    worker.stop_at("user_logins", "COPY", body.as_bytes()).await;
     until("both stand", async || worker.scene.database.query(STANDS).await == ["active\tCOPY"; 2]).await;
 
     let Worker { scene, keys, .. } = &worker;
@@ -119,7 +121,7 @@ async fn a_worker_that_is_stopped_between_two_statements_is_ended_by_the_server(
     /// Five seconds of standing still, a wait for the lock, a wait before it is tried again; and a busy machine.
     const LIMIT: Duration = Duration::from_secs(20);
     let mut worker = Worker::start(Scene::new().await).await;
-    worker.stop_at("masq.dead_letters", WRONG).await;
+    worker.stop_at("masq.dead_letters", "INSERT", WRONG).await;
     let stands = Instant::now();
     until("it stands", async || worker.scene.database.query(STANDS).await == ["idle in transaction\tINSERT"]).await;
 
