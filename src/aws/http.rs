@@ -92,16 +92,17 @@ impl HttpClient {
     }
 
     /// Sends a request and reads the answer, all within `timeout` and the time that a large answer takes on a slow line.
-    /// Where there is to be room for the answer, the wait for it does not count. `place`: what errors name.
+    /// Where there is to be room for the answer, the wait for it does not count. `endpoint`: what errors name, put into words only for
+    /// them.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
-        place: &Uri,
+        endpoint: &Uri,
         timeout: Duration,
         room: Option<&Room>,
     ) -> Result<Answer, AwsError> {
         let begun = Instant::now();
-        let (head, body) = within(timeout, timeout, place, self.begin(request)).await?;
+        let (head, body) = within(timeout, timeout, endpoint, self.begin(request)).await?;
         let waiting = Instant::now();
         let length = body.size_hint().exact().map(|bytes| bytes.min(ANSWER as u64));
         let room = room.filter(|_| head.status.is_success()); // errors are short, and nobody should wait for one
@@ -111,7 +112,7 @@ impl HttpClient {
             None => None,
         };
         let left = timeout.saturating_sub(waiting - begun) + Duration::from_secs(length.unwrap_or(0) / SLOWEST);
-        let body = within(left, timeout, place, read(body)).await?;
+        let body = within(left, timeout, endpoint, read(body)).await?;
         let share = share.as_mut().map(|share| share.split(body.len() as u64));
         Ok(Answer { status: head.status, headers: head.headers, body, share })
     }

@@ -77,9 +77,9 @@ pub struct Intake {
     pub drain: bool,
     /// From which delivery on a message is suspect.
     pub suspect_from: u32,
-    /// Polls in the next wave, if the round trip is long enough for them.
+    /// Polls in the next wave.
     wave: usize,
-    /// Of the polls in waves.
+    /// How many of them are worth having at once, by how long they take.
     pace: Pace,
     /// The largest body seen lately, in bytes: what the next one is expected to have at most.
     largest: u64,
@@ -172,16 +172,8 @@ impl Intake {
 
     fn ask<Q: Queue>(&self, queue: &Q, polls: usize, wait: Duration) {
         for _ in 0..polls {
-            let (queue, visibility, room, pace) =
-                (queue.clone(), self.visibility, self.room.clone(), self.pace.clone());
-            self.polls.push(Box::pin(async move {
-                let begun = Instant::now();
-                let answer = queue.receive(wait, visibility, &room).await;
-                if wait.is_zero() && answer.is_ok() {
-                    pace.learn(begun.elapsed());
-                }
-                answer
-            }));
+            let (queue, visibility, room) = (queue.clone(), self.visibility, self.room.clone());
+            self.polls.push(Box::pin(async move { queue.receive(wait, visibility, &room).await }));
         }
     }
 
@@ -192,7 +184,12 @@ impl Intake {
             tokio::select! {
                 biased;
                 answer = self.polls.next() => match answer {
-                    Some(Ok(messages)) => brought.messages.extend(messages),
+                    Some(Ok(messages)) => {
+                        if let Some(sent) = brought.wave_sent {
+                            self.pace.learn(sent.elapsed());
+                        }
+                        brought.messages.extend(messages);
+                    }
                     Some(Err(error)) => brought.failure = Some(error),
                     None => return,
                 },
@@ -222,6 +219,8 @@ impl Intake {
 struct Brought {
     messages: Vec<Message>,
     failure: Option<QueueError>,
+    /// When the polls were sent, if they are a wave: what it takes them is the way, not a wait for messages.
+    wave_sent: Option<Instant>,
 }
 
 impl Brought {
@@ -256,7 +255,7 @@ pub async fn receive<Q: Queue>(queue: &Q, intake: &mut Intake, surroundings: Sur
         }
         intake.ask(queue, polls, Duration::ZERO);
         // A poll that failed brought nothing; the next long poll meets the same trouble and waits it out.
-        let mut brought = Brought::default();
+        let mut brought = Brought { wave_sent: Some(Instant::now()), ..Brought::default() };
         intake.gather_until(shutdown, &mut brought).await;
         intake.learn(polls, &brought);
         full = brought.messages.len() * 2 > polls * POLL && !brought.is_throttled();

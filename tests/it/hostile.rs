@@ -143,7 +143,7 @@ fn adversaries() -> Vec<(String, &'static str)> {
 /// processor, for all of them together. What is read in more than a few passes, or copied with each level, is ended.
 #[test]
 fn what_is_dear_to_read_is_read_within_bounds() {
-    // Of address space: the allocator takes it in larger pieces than it uses.
+    // Of private memory, of which the allocator takes more than it uses: 64 MiB are too few for it.
     const KIBIBYTES: u32 = 128 * 1024;
     const SECONDS: u32 = 20;
     let many = adversaries();

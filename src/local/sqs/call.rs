@@ -131,6 +131,7 @@ impl CalledQueue<'_> {
     }
 
     pub(super) fn remove(&self, receipt: &str) -> Result<(), ReceiptError> {
+        // Asked only where the message would be deleted, so only then does the script count it.
         let lapse = || {
             let (trouble, absence) = self.call.trouble(&[Trouble::Stale, Trouble::Ghost])?;
             Some(if trouble == Trouble::Ghost { Lapse::Ghost(absence) } else { Lapse::Ignored })

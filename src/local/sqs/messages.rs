@@ -116,10 +116,10 @@ pub(super) struct Received {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Message {
-    message_id: Text<Uuid>,
+    message_id: AsText<Uuid>,
     receipt_handle: String,
     #[serde(rename = "MD5OfBody")]
-    md5_of_body: Text<Md5>,
+    md5_of_body: AsText<Md5>,
     body: Body,
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<SystemAttributes>,
@@ -136,25 +136,25 @@ struct SystemAttributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     sender_id: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sent_timestamp: Option<Text<i64>>,
+    sent_timestamp: Option<AsText<i64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    approximate_receive_count: Option<Text<u32>>,
+    approximate_receive_count: Option<AsText<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    approximate_first_receive_timestamp: Option<Text<i64>>,
+    approximate_first_receive_timestamp: Option<AsText<i64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message_group_id: Option<Text<Arc<str>>>,
+    message_group_id: Option<AsText<Arc<str>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message_deduplication_id: Option<Text<Arc<str>>>,
+    message_deduplication_id: Option<AsText<Arc<str>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sequence_number: Option<Text<u64>>,
+    sequence_number: Option<AsText<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter_queue_source_arn: Option<String>,
 }
 
 /// What is a string in the protocol and not here: written as one where the answer is, instead of on the way there.
-struct Text<T>(T);
+struct AsText<T>(T);
 
-impl<T: Display> Serialize for Text<T> {
+impl<T: Display> Serialize for AsText<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
@@ -283,7 +283,9 @@ pub(super) async fn receive(call: &Call<'_>, request: Receive<'_>) -> Result<Rec
     let messages = deliveries.into_iter().map(|it| {
         let mut message = message(it, &wanted, &request.message_attribute_names);
         if call.has(Trouble::Corrupt) {
-            message.body = Body(message.body.0.split_last().map_or_else(Arc::default, |(_, rest)| rest.into()));
+            let mut cut = String::from_utf8_lossy(&message.body.0).into_owned();
+            cut.pop();
+            message.body = Body(cut.into_bytes().into());
         }
         message
     });
@@ -296,8 +298,8 @@ fn message(delivery: Delivery, wanted: &[String], wanted_attributes: &[String]) 
         stored.and_then(|stored| serde_json::from_slice(stored).ok()).unwrap_or_default();
     content::select(&mut message_attributes, wanted_attributes);
     Message {
-        message_id: Text(delivery.id),
-        md5_of_body: Text(delivery.md5.map_or_else(|| Md5::of(&delivery.body), Md5)),
+        message_id: AsText(delivery.id),
+        md5_of_body: AsText(delivery.md5.map_or_else(|| Md5::of(&delivery.body), Md5)),
         attributes: system_attributes(&delivery, wanted),
         md5_of_message_attributes: content::md5_of_attributes(&message_attributes),
         message_attributes,
@@ -311,15 +313,15 @@ fn system_attributes(delivery: &Delivery, wanted: &[String]) -> Option<SystemAtt
     let (order, source) = (delivery.order.as_ref(), delivery.source.as_deref());
     (!wanted.is_empty()).then(|| SystemAttributes {
         sender_id: is_wanted("SenderId").then_some(ACCOUNT),
-        sent_timestamp: is_wanted("SentTimestamp").then_some(Text(delivery.sent_at)),
-        approximate_receive_count: is_wanted("ApproximateReceiveCount").then_some(Text(delivery.count)),
+        sent_timestamp: is_wanted("SentTimestamp").then_some(AsText(delivery.sent_at)),
+        approximate_receive_count: is_wanted("ApproximateReceiveCount").then_some(AsText(delivery.count)),
         approximate_first_receive_timestamp: is_wanted("ApproximateFirstReceiveTimestamp")
-            .then_some(Text(delivery.first_received_at)),
-        message_group_id: order.filter(|_| is_wanted("MessageGroupId")).map(|it| Text(Arc::clone(&it.group))),
+            .then_some(AsText(delivery.first_received_at)),
+        message_group_id: order.filter(|_| is_wanted("MessageGroupId")).map(|it| AsText(Arc::clone(&it.group))),
         message_deduplication_id: order
             .filter(|_| is_wanted("MessageDeduplicationId"))
-            .map(|it| Text(Arc::clone(&it.deduplication_id))),
-        sequence_number: order.filter(|_| is_wanted("SequenceNumber")).map(|it| Text(it.sequence)),
+            .map(|it| AsText(Arc::clone(&it.deduplication_id))),
+        sequence_number: order.filter(|_| is_wanted("SequenceNumber")).map(|it| AsText(it.sequence)),
         dead_letter_queue_source_arn: source.filter(|_| is_wanted("DeadLetterQueueSourceArn")).map(queue_arn),
     })
 }

@@ -35,7 +35,7 @@ pub(super) struct Place {
 pub struct Outgoing {
     /// The body; the queue does not look into it.
     pub body: Arc<[u8]>,
-    /// The body's MD5, if the sender's door has it: the receiver's need not take it for every delivery.
+    /// The MD5 of `body`, if the sender's door has it: the receiver's need not take it for every delivery.
     pub md5: Option<u128>,
     /// The message attributes, in whatever form the sender's and receiver's doors agree on.
     pub attributes: Option<Arc<[u8]>>,
@@ -345,7 +345,7 @@ impl Backlog {
         self.put_away(place, visible_at, is_new, group.as_deref());
     }
 
-    /// Notes that an entry is hidden, which is not ready any more. `is_new`: it was never received.
+    /// Notes that an entry, already out of `ready`, is hidden. `is_new`: it was never received.
     fn put_away(&mut self, place: Place, visible_at: i64, is_new: bool, group: Option<&str>) {
         self.hidden.insert((visible_at, place));
         self.delayed += usize::from(is_new);

@@ -274,8 +274,8 @@ impl MemoryQueue {
         self.remove_with(receipt, || None)
     }
 
-    /// The same, perhaps with a lapse, which is asked for if the message is to go, and like a [`Watch`] with the queue
-    /// locked. Answers what the deletion would have been without.
+    /// The same, perhaps with a lapse. `lapse` is asked only if the message would be deleted, and with the queue locked: it
+    /// must not ask that queue anything. Answers what the deletion would have been without.
     pub fn remove_with(&self, receipt: &str, lapse: impl FnOnce() -> Option<Lapse>) -> Result<Removal, ReceiptError> {
         let Handle { place, count, id } = self.shared.receipts.read(receipt)?;
         Ok(self.shared.change(|backlog, now| {

@@ -86,7 +86,7 @@ struct Inner {
     /// The attribute in which producers put their own id of an event.
     event_attribute: Option<String>,
     corrupt: Arc<AtomicU64>,
-    /// Of batch requests.
+    /// How many batch requests are worth having under way at once, by how long they take.
     pace: Pace,
 }
 
@@ -302,7 +302,7 @@ impl SqsQueue {
         receipts: &[Receipt],
         visibility: Option<u64>,
     ) -> Result<[bool; BATCH], QueueError> {
-        let request = wire::handles(self.url(), receipts.iter().map(|receipt| &*receipt.0), visibility);
+        let request = wire::batch_of(self.url(), receipts.iter().map(|receipt| &*receipt.0), visibility);
         let begun = Instant::now();
         let answer = self.inner.client.call(operation, request.into()).await;
         let answer = answer.map_err(|error| refusal(operation.action, &error))?;
@@ -310,7 +310,7 @@ impl SqsQueue {
         let answer: wire::BatchAnswer = read(operation.action, &answer)?;
         if let Some(first) = answer.failed.first() {
             let entries = answer.failed.len();
-            tracing::debug!(action = operation.action, entries, code = first.code, "entries of a batch failed");
+            tracing::debug!(action = operation.action, entries, code = &*first.code, "entries of a batch failed");
         }
         Ok(answer.done())
     }
@@ -392,9 +392,9 @@ fn seconds(visibility: Duration) -> u64 {
     visibility.as_secs() + u64::from(visibility.subsec_nanos() > 0)
 }
 
-/// Whether a body has this MD5. Of a body that is no UTF-8 no MD5 is defined, so that none counts: the message would be
-/// left out for ever.
+/// Whether a body has this MD5, in hexadecimal. Of a body that is no UTF-8 no MD5 is defined, so a difference says nothing:
+/// the message would be left out for ever.
 fn is_md5_of(md5: &str, body: &[u8]) -> bool {
-    let expected = u128::from_str_radix(md5, 16).ok();
+    let expected = u128::from_str_radix(md5, 16).ok().filter(|_| md5.len() == 32);
     expected == Some(u128::from_be_bytes(Md5::digest(body).into())) || std::str::from_utf8(body).is_err()
 }

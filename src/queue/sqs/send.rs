@@ -63,8 +63,10 @@ impl SqsQueue {
             if let Some(done) = answer.successful.iter().find(|done| *done.id == *id) {
                 return Sent::Accepted(done.message_id.to_string());
             }
-            let refused = answer.failed.iter().find(|failed| failed.id == id);
-            Sent::Refused(refused.map_or_else(|| "not mentioned in the answer".to_owned(), |f| f.code.clone()))
+            let refused = answer.failed.iter().find(|failed| *failed.id == *id);
+            Sent::Refused(
+                refused.map_or_else(|| "not mentioned in the answer".to_owned(), |failed| failed.code.to_string()),
+            )
         };
         Ok(IDS.iter().take(messages.len()).map(|id| one(id)).collect())
     }

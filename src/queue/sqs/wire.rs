@@ -81,23 +81,27 @@ pub(super) struct Batch<'a> {
     pub(super) entries: Vec<BodyEntry<'a>>,
 }
 
+/// Bytes of an entry that holds a handle: Amazon's handles are some 350 bytes.
+const USUAL_ENTRY: usize = 512;
+
 /// A DeleteMessageBatch, or with a visibility in seconds a ChangeMessageVisibilityBatch, of up to ten handles; the ids
 /// of its entries are their positions. Handles are nearly all that the client sends, so they are copied, not looked at
 /// byte by byte as a serialiser does: that takes a twentieth of its CPU.
-pub(super) fn handles<'a>(
+pub(super) fn batch_of<'a>(
     queue_url: &str,
     handles: impl ExactSizeIterator<Item = &'a str>,
     visibility: Option<u64>,
 ) -> Vec<u8> {
+    debug_assert!(handles.len() <= BATCH, "what is beyond ten is not sent");
     let mut out = Vec::with_capacity(128 + queue_url.len() + handles.len() * USUAL_ENTRY);
     out.extend_from_slice(br#"{"QueueUrl":"#);
-    put(&mut out, queue_url);
+    push_string(&mut out, queue_url);
     out.extend_from_slice(br#","Entries":["#);
-    for (handle, id) in handles.zip(IDS) {
-        out.extend_from_slice(if id == IDS[0] { br#"{"Id":""# } else { br#",{"Id":""# });
+    for (position, (handle, id)) in handles.zip(IDS).enumerate() {
+        out.extend_from_slice(if position == 0 { br#"{"Id":""# } else { br#",{"Id":""# });
         out.extend_from_slice(id.as_bytes());
         out.extend_from_slice(br#"","ReceiptHandle":"#);
-        put(&mut out, handle);
+        push_string(&mut out, handle);
         if let Some(seconds) = visibility {
             out.extend_from_slice(format!(r#","VisibilityTimeout":{seconds}"#).as_bytes());
         }
@@ -107,11 +111,8 @@ pub(super) fn handles<'a>(
     out
 }
 
-/// Bytes of an entry with a handle: those of Amazon's own are some 350.
-const USUAL_ENTRY: usize = 512;
-
-/// A JSON string.
-fn put(out: &mut Vec<u8>, text: &str) {
+/// Writes a JSON string.
+fn push_string(out: &mut Vec<u8>, text: &str) {
     // Looks at all bytes at once, which a search that ends at the first hit would not.
     let plain = text.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\'));
     if plain {
@@ -147,18 +148,14 @@ pub(super) struct GetUrl<'a> {
     pub(super) queue_name: &'a str,
 }
 
-/// The messages of an answer to ReceiveMessage. Where one of them is no message at all (a body that is a number, say),
-/// the answer is read a second time, message by message, and that one comes out empty.
+/// The messages of an answer to ReceiveMessage. Where one of them cannot be read (a body that is a number, a field that
+/// is there twice), the answer is read a second time, message by message, and that one comes out empty.
 pub(super) fn messages(answer: &[u8]) -> Result<Vec<ReceivedMessage<'_>>, serde_json::Error> {
-    let strict = serde_json::from_slice::<Received<ReceivedMessage>>(answer);
-    let found = match strict {
-        Err(error) if error.is_data() => {
-            let found = serde_json::from_slice::<Received<&RawValue>>(answer)?.messages.unwrap_or_default();
-            return Ok(found.iter().map(|one| serde_json::from_str(one.get()).unwrap_or_default()).collect());
-        }
-        other => other?,
-    };
-    Ok(found.messages.unwrap_or_default())
+    if let Ok(found) = serde_json::from_slice::<Received<ReceivedMessage>>(answer) {
+        return Ok(found.messages.unwrap_or_default());
+    }
+    let found = serde_json::from_slice::<Received<&RawValue>>(answer)?.messages.unwrap_or_default();
+    Ok(found.iter().map(|one| serde_json::from_str(one.get()).unwrap_or_default()).collect())
 }
 
 #[derive(Deserialize)]
@@ -222,9 +219,10 @@ pub(super) struct Attributes<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct BatchAnswer<'a> {
-    #[serde(borrow)]
+    #[serde(deserialize_with = "or_default", borrow)]
     pub(super) successful: Vec<Done<'a>>,
-    pub(super) failed: Vec<Failed>,
+    #[serde(deserialize_with = "or_default", borrow)]
+    pub(super) failed: Vec<Failed<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -238,9 +236,11 @@ pub(super) struct Done<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Failed {
-    pub(super) id: String,
-    pub(super) code: String,
+pub(super) struct Failed<'a> {
+    #[serde(borrow)]
+    pub(super) id: Text<'a>,
+    #[serde(borrow)]
+    pub(super) code: Text<'a>,
 }
 
 impl BatchAnswer<'_> {
@@ -290,7 +290,8 @@ pub(super) struct UrlAnswer {
     pub(super) queue_url: String,
 }
 
-/// A string, borrowed from the answer unless something in it is escaped. Null is the empty one.
+/// A string, borrowed from the answer unless something in it is escaped. Null, as some stand-ins write what they have
+/// not, is the empty one.
 #[derive(Default)]
 pub(super) struct Text<'a>(Cow<'a, str>);
 

@@ -269,6 +269,19 @@ async fn with_120_000_in_flight_a_receive_comes_back_empty() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lapse_is_asked_for_only_where_a_message_would_go() {
+    let queue = queue();
+    queue.send(*b"a");
+    let older = queue.take(1, NOW, NOW).await.remove(0).receipt;
+    let newer = queue.take(1, NOW, HIDDEN).await.remove(0).receipt;
+    let unasked = || unreachable!("nothing would be deleted");
+    assert_eq!(queue.remove_with(&older, unasked), Ok(Removal::Stale));
+    assert_eq!(queue.remove_with(&newer, || Some(Lapse::Ignored)), Ok(Removal::Deleted));
+    assert_eq!(queue.remove(&newer), Ok(Removal::Deleted));
+    assert_eq!(queue.remove_with(&newer, unasked), Ok(Removal::Gone));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_trait_answers_the_positions_that_failed() {
     let queue = queue();
     queue.send(*b"a");
