@@ -246,7 +246,7 @@ async fn a_request_that_fails_is_ten_entries_undone() {
 async fn a_service_that_asks_for_fewer_requests_gets_no_more_of_them() {
     let throttled = || Step::error(400, "RequestThrottled", "");
     // Under way at once are 8 at least and 64 at most; the one that succeeds may be heard of before the others or after.
-    let (stub, queue) = with([done(0..10)].into_iter().chain((0..64).map(|_| throttled()))).await;
+    let (stub, queue) = with([done(0..10)].into_iter().chain((0..127).map(|_| throttled()))).await;
     let undone = queue.delete(&receipts(128 * BATCH)).await.unwrap();
     assert_eq!(undone.len(), 127 * BATCH);
     assert!((8..=1 + 64).contains(&stub.seen().len()), "{}", stub.seen().len());
